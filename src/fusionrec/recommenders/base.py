@@ -1,0 +1,185 @@
+"""The retriever contract. Masking of seen items and top-k exist here, once.
+
+A retriever is fitted on index-form interactions and an :class:`ItemSet`; it then scores requests
+against the catalogue it is *attached* to. Attaching another catalogue (new items, removed items, a
+masked modality) needs no training: models that know items by id align them through their ids.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from scipy import sparse
+
+from fusionrec.types import Bool, Float32, Int64, Interactions, ItemSet, Requests, Spec
+
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Called once an epoch with (epoch, {"loss": ..., "valid_ndcg@20": ...}); progress bars and curves hang on it."""
+
+
+def silent(epoch: int, values: Mapping[str, float]) -> None:
+    """A watch that shows nothing."""
+
+
+class Retriever(ABC):
+    """Scores every item of a catalogue for a block of requests.
+
+    Class attributes say what a model can do: ``retrieval`` how candidates can be found at scale (inner
+    product, sparse item-item, or only dense scoring); ``folds_in`` a fresh history changes the answer
+    without training; ``cold_user`` answers users without history; ``cold_item`` scores items it was
+    not trained on; ``needs_time`` refuses data without timestamps; ``max_items`` refuses more.
+    """
+
+    retrieval: ClassVar[Literal["mips", "sparse-item", "dense"]]
+    folds_in: ClassVar[bool] = False
+    cold_user: ClassVar[bool] = False
+    cold_item: ClassVar[bool] = False
+    needs_time: ClassVar[bool] = False
+    max_items: ClassVar[int | None] = None
+
+    items: ItemSet
+    fit_ids: tuple[str, ...] = ()
+
+    @abstractmethod
+    def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
+        """Learn from ``train``; ``valid`` is for early stopping and weights only. Sets the arrays."""
+
+    @abstractmethod
+    def _score(self, requests: Requests) -> Float32:
+        """(B, I) float32 against the attached catalogue; -inf where the model cannot score an item."""
+
+    @abstractmethod
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything learnt, as named arrays of plain dtypes (what the bundle stores)."""
+
+    @abstractmethod
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """The inverse of :meth:`arrays`."""
+
+    def _attached(self) -> None:
+        """Hook: recompute what depends on the attached catalogue (item vectors, id alignment)."""
+
+    def vectors_item(self) -> Float32 | None:
+        """(I, D) item vectors whose inner product with :meth:`vectors_user` is the score, where one exists."""
+        return None
+
+    def vectors_user(self, requests: Requests) -> Float32 | None:
+        """(B, D) user vectors, see :meth:`vectors_item`."""
+        return None
+
+    def fit(
+        self, train: Interactions, valid: Interactions, items: ItemSet, *, seed: int = 0, watch: Watch = silent
+    ) -> None:
+        """Fit and attach to ``items``.
+
+        Raises ValueError for an empty ``train``, for index spaces that differ, for missing timestamps
+        where the model needs them, and for a catalogue above ``max_items``.
+        """
+        if len(train) == 0:
+            raise ValueError("nothing to train on: the training split holds no interactions")
+        if train.n_items != len(items) or valid.n_items != len(items):
+            raise ValueError(f"interactions speak of {train.n_items} items, the catalogue of {len(items)}")
+        if self.needs_time and train.time is None:
+            raise ValueError(f"{type(self).__name__} needs timestamps and this catalogue has none")
+        if self.max_items is not None and len(items) > self.max_items:
+            raise ValueError(f"{type(self).__name__} serves at most {self.max_items} items, found {len(items)}")
+        self.fit_ids = items.ids
+        self._align(items)
+        self._fit(train, valid, items, seed, watch)
+        self.attach(items)
+
+    def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
+        """Load what :meth:`arrays` gave; :meth:`attach` must follow before scoring."""
+        self.fit_ids = tuple(fit_ids)
+        self._restore(arrays)
+
+    def attach(self, items: ItemSet) -> None:
+        """Bind the catalogue that is scored from now on. No training happens."""
+        self._align(items)
+        self._attached()
+
+    def _align(self, items: ItemSet) -> None:
+        self.items = items
+        if items.ids == self.fit_ids:
+            self.fit_row: Int64 = np.arange(len(items), dtype=np.int64)
+        else:
+            at = {item: row for row, item in enumerate(self.fit_ids)}
+            self.fit_row = np.array([at.get(i, -1) for i in items.ids], dtype=np.int64)
+        self.known: Bool = self.fit_row >= 0
+
+    def history_at_fit(self, history: sparse.csr_matrix) -> sparse.csr_matrix:
+        """(B, I) history over the attached catalogue -> (B, I_fit) over the items of the fit."""
+        if history.shape[1] == len(self.fit_ids) and bool(np.array_equal(self.fit_row, np.arange(len(self.fit_ids)))):
+            return history
+        rows = np.flatnonzero(self.known)
+        select = sparse.csr_matrix(
+            (np.ones(len(rows), np.float32), (rows, self.fit_row[rows])), shape=(len(self.items), len(self.fit_ids))
+        )
+        return (history @ select).tocsr()
+
+    def scores_at_fit(self, scores: Float32) -> Float32:
+        """(B, I_fit) scores over the items of the fit -> (B, I) over the attached catalogue, -inf for new items."""
+        if scores.shape[1] == len(self.items) and bool(np.array_equal(self.fit_row, np.arange(len(self.fit_ids)))):
+            return scores
+        out = np.full((len(scores), len(self.items)), -np.inf, np.float32)
+        out[:, self.known] = scores[:, self.fit_row[self.known]]
+        return out
+
+    def score(self, requests: Requests) -> Float32:
+        """(B, I) float32 scores; higher is better, -inf where the model cannot score the item."""
+        if requests.history.shape[1] != len(self.items):
+            raise ValueError(f"history speaks of {requests.history.shape[1]} items, the catalogue of {len(self.items)}")
+        scores = self._score(requests)
+        if np.isnan(scores).any():
+            raise ValueError(f"{type(self).__name__} gave NaN scores")
+        return scores
+
+    def recommend(
+        self, requests: Requests, k: int, candidates: Bool | None = None, block: int = 1024
+    ) -> tuple[Int64, Float32]:
+        """The k best items of each request.
+
+        ``candidates`` (I,) bool restricts the catalogue. Seen items never appear. Returns items
+        (B, K) int64 and scores (B, K) float32, best first; ties go to the lower row (rows are in hash
+        order); where fewer than k items remain the tail is item -1, score -inf. Items that the model cannot
+        score come after all that it can and are not returned.
+        """
+        n, width = len(requests), min(k, len(self.items))
+        items = np.full((n, k), -1, np.int64)
+        scores = np.full((n, k), -np.inf, np.float32)
+        for start in range(0, n, block):
+            part = requests.rows(start, min(start + block, n))
+            s = np.array(self.score(part), np.float32, copy=True)
+            seen = part.history if part.seen is None else part.seen
+            s[np.repeat(np.arange(len(part)), np.diff(seen.indptr)), seen.indices] = -np.inf
+            if candidates is not None:
+                s[:, ~candidates] = -np.inf
+            items[start : start + len(part), :width], scores[start : start + len(part), :width] = top_k(s, width)
+        items[np.isneginf(scores)] = -1
+        return items, scores
+
+
+def top_k(scores: Float32, k: int) -> tuple[Int64, Float32]:
+    """The k highest of each row of (B, I), best first; ties to the lower column. -> (B, K) int64, (B, K) float32."""
+    bits = np.ascontiguousarray(scores + np.float32(0.0)).view(np.int32).astype(np.int64)  # +0.0: -0.0 becomes 0.0
+    ordered = np.where(bits >= 0, bits, np.int64(-(2**31)) - bits)  # monotone in the float
+    n = scores.shape[1]
+    key = ordered * np.int64(2**31) + (np.int64(2**31 - 1) - np.arange(n, dtype=np.int64))
+    if k < n:
+        cut = np.argpartition(key, n - k, axis=1)[:, n - k :]
+    else:
+        cut = np.broadcast_to(np.arange(n), key.shape)
+    chosen = np.take_along_axis(cut, np.argsort(-np.take_along_axis(key, cut, 1), axis=1), 1)
+    return chosen.astype(np.int64), np.take_along_axis(scores, chosen, 1)
+
+
+class RetrieverSpec(Spec):
+    """Base of the retriever sections of params.yaml; ``build`` makes an unfitted model."""
+
+    kind: Any
+
+    def build(self) -> Retriever:
+        raise NotImplementedError
