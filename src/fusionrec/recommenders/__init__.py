@@ -1,24 +1,23 @@
-"""Registry of retrievers: one line each."""
+"""Registry of retrievers: one file, one line."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from fusionrec.recommenders.base import RetrieverSpec
+from fusionrec.kinds import union
 
-from fusionrec.recommenders.blend import Blend
-from fusionrec.recommenders.bpr import BPR
-from fusionrec.recommenders.content import Content
-from fusionrec.recommenders.ease import EASE
-from fusionrec.recommenders.item_knn import ItemKNN
-from fusionrec.recommenders.popularity import Popularity
-from fusionrec.recommenders.two_tower import TwoTower
-
-AnyRetriever = Annotated[
-    BPR
-    | Blend
-    | Content
-    | EASE
-    | ItemKNN
-    | Popularity
-    | TwoTower,
-    Field(discriminator="kind"),
-]
+if TYPE_CHECKING:
+    AnyRetriever = RetrieverSpec
+else:
+    AnyRetriever = union(
+        __name__,
+        RetrieverSpec,
+        [
+            "blend",
+            "bpr",
+            "content",
+            "ease",
+            "item_knn",
+            "popularity",
+            "two_tower",
+        ],
+    )

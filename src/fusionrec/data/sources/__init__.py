@@ -1,9 +1,17 @@
-"""Registry of sources: one line each."""
+"""Registry of sources: one file, one line."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
+from fusionrec.data.sources.base import SourceSpec
+from fusionrec.kinds import union
 
-from fusionrec.data.sources.folder import FolderSource
-
-AnySource = Annotated[FolderSource, Field()]
+if TYPE_CHECKING:
+    AnySource = SourceSpec
+else:
+    AnySource = union(
+        __name__,
+        SourceSpec,
+        [
+            "folder",
+        ],
+    )

@@ -1,0 +1,56 @@
+"""Registries: the file names of a package's components become one discriminated union.
+
+A registry is a list of file names, so adding a component is one new file and one line. The rule that
+makes this work, and that dvc.yaml's templated dependencies need as well: the ``kind`` of a component is the name of
+its file, and a file holds one component.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import Field
+
+from fusionrec.types import Spec
+
+
+def union(package: str, base: type[Spec], names: Sequence[str]) -> Any:
+    """The union, told apart by ``kind``, of the spec that each file ``package/name.py`` holds.
+
+    Raises TypeError for a name that occurs twice and for a file that breaks the rule of this module.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or not names:
+        raise TypeError(f"{package}: every file is registered once, found {twice or 'none'}")
+    specs = [_spec(import_module(f"{package}.{name}"), base, name) for name in names]
+    if len(specs) == 1:  # pydantic refuses a discriminator on a union of one; the Literal then does the telling
+        return specs[0]
+    return Annotated[Union[tuple(specs)], Field(discriminator="kind")]  # noqa: UP007  (built at run time)
+
+
+def members(registered: Any) -> tuple[type[Spec], ...]:
+    """The specs of a union made by :func:`union`, in the order of its lines."""
+    inner = get_args(registered)[0] if get_origin(registered) is Annotated else registered
+    return get_args(inner) or (inner,)
+
+
+def _spec(module: ModuleType, base: type[Spec], name: str) -> type[Spec]:
+    own = [
+        thing
+        for thing in vars(module).values()
+        if isinstance(thing, type) and issubclass(thing, base) and thing.__module__ == module.__name__
+        and thing.__name__[0] != "_"
+    ]
+    if len(own) != 1:
+        raise TypeError(
+            f"{module.__name__}: expected one {base.__name__}, found {[c.__name__ for c in own] or 'none'}"
+        )
+    kind = own[0].model_fields["kind"]
+    if kind.annotation != Literal[name] or kind.default != name:  # type: ignore[valid-type]
+        raise TypeError(
+            f"{module.__name__}.{own[0].__name__}: write  kind: Literal[{name!r}] = {name!r}  (the name of its file)"
+        )
+    return own[0]
