@@ -1,0 +1,186 @@
+"""A sealed folder: plain files, one manifest with the sha256 of each, and one digest over the manifest.
+
+Nothing in a sealed folder is opened before every file in it has been hashed: safetensors loads a flipped bit
+without a word, so the format of a file is no protection. No pickle is written or read anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fusionrec.errors import ConfigError, IntegrityError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON spelling of a value (UTF-8, sorted keys, indent 1, newline at the end); NaN is refused."""
+    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "surrogatepass")
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """sha256 of the manifest without its own digest."""
+    return hashlib.sha256(canonical({k: v for k, v in manifest.items() if k != "digest"})).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write so that the file is either whole or absent: temporary sibling, sync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    _write_synced(temporary, content, mode)
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def seal(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
+    """Replace ``folder`` by these files and their manifest; returns the digest.
+
+    ``files``, ``format_version`` and ``digest`` are added to the manifest, which is written last.
+    """
+    bad = [name for name in files if not _NAME.fullmatch(name) or name == MANIFEST]
+    if bad:
+        raise ValueError(f"not usable as file names in a bundle: {bad}")
+    complete = {
+        **manifest,
+        "format_version": FORMAT_VERSION,
+        "files": {name: hashlib.sha256(content).hexdigest() for name, content in files.items()},
+    }
+    complete["digest"] = digest_of(complete)
+
+    def fill(target: Path) -> None:
+        for name in sorted(files):
+            _write_synced(target / name, files[name], 0o644)
+        _write_synced(target / MANIFEST, canonical(complete), 0o644)
+
+    replace_folder(folder, fill)
+    return str(complete["digest"])
+
+
+def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Fill a temporary sibling, sync it, and let it take the place of ``folder``; left-overs of dead runs go."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    temporary.mkdir()
+    try:
+        fill(temporary)
+        _sync_folder(temporary)
+        if folder.exists():
+            old = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-old")
+            os.replace(folder, old)
+            os.replace(temporary, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A folder whose every file matched its sha256 when it was opened."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    digest: str
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file, hashed again, so that what is parsed is what was recorded."""
+        content = (self.folder / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.manifest["files"].get(name):
+            raise IntegrityError(f"{self.folder.name}/{name} changed while it was being read; it is not loaded")
+        return content
+
+
+def read_json(path: Path, folder: str) -> dict[str, Any]:
+    """A JSON mapping; IntegrityError names the file where it is missing or is not one."""
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise IntegrityError(
+            f"{folder}/{path.name} is missing; expected the manifest of a bundle: run the pipeline or `dvc pull`"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{folder}/{path.name} is not JSON ({error}); the folder is not loaded") from None
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{folder}/{path.name} holds a {type(value).__name__}, expected a mapping")
+    return value
+
+
+def check_format(manifest: Mapping[str, Any], where: str) -> None:
+    """ConfigError for a format that this version does not read."""
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ConfigError(
+            f"{where} has format_version {manifest.get('format_version')!r}, this version reads {FORMAT_VERSION}: "
+            "use the fusionrec that wrote it, or run the pipeline again"
+        )
+
+
+def unseal(folder: Path, expected: str | None = None) -> Sealed:
+    """Verify a sealed folder and open it; nothing but the manifest is parsed here.
+
+    ``expected``: the digest recorded elsewhere. Raises IntegrityError naming the file that was added, removed,
+    or changed, and ConfigError for an unknown format_version.
+    """
+    name = folder.name
+    manifest = read_json(folder / MANIFEST, name)
+    check_format(manifest, f"{name}/{MANIFEST}")
+    files = manifest.get("files")
+    if not isinstance(files, dict) or any(not _NAME.fullmatch(f) or f == MANIFEST for f in files):
+        raise IntegrityError(f"{name}/{MANIFEST} lists unusable file names; the folder is not loaded")
+    found = {entry.name for entry in folder.iterdir()} - {MANIFEST}
+    if extra := sorted(found - set(files)):
+        raise IntegrityError(f"{name}/{extra[0]} is not in the manifest; the folder is not loaded: remove the file")
+    if gone := sorted(set(files) - found):
+        raise IntegrityError(f"{name}/{gone[0]} is in the manifest and missing on disk; restore it (`dvc checkout`)")
+    if manifest.get("digest") != digest_of(manifest):
+        raise IntegrityError(f"{name}/{MANIFEST} was changed: its digest does not match; the folder is not loaded")
+    for file in sorted(files):
+        path = folder / file
+        actual = sha256_file(path) if path.is_file() else "a folder"
+        if actual != files[file]:
+            raise IntegrityError(
+                f"{name}/{file} does not match its recorded sha256 (found {actual[:12]}, expected "
+                f"{str(files[file])[:12]}); it is not loaded: restore it (`dvc checkout`) or run the pipeline again"
+            )
+    digest = str(manifest["digest"])
+    if expected is not None and digest != expected:
+        raise IntegrityError(
+            f"{name} is another bundle than the one recorded (found digest {digest[:12]}, expected {expected[:12]}); "
+            "it is not loaded"
+        )
+    return Sealed(folder, manifest, digest)
+
+
+def _write_synced(path: Path, content: bytes, mode: int) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
