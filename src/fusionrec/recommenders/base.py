@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from scipy import sparse
 
+from fusionrec.fusion.base import FusionSpec
 from fusionrec.types import Bool, Float32, Int64, Interactions, ItemSet, Requests, Spec
 
 Watch = Callable[[int, Mapping[str, float]], None]
@@ -177,9 +178,13 @@ def top_k(scores: Float32, k: int) -> tuple[Int64, Float32]:
 
 
 class RetrieverSpec(Spec):
-    """Base of the retriever sections of params.yaml; ``build`` makes an unfitted model."""
+    """Base of the retriever sections of params.yaml.
+
+    Importing a retriever file must not import torch (the command line starts faster without it).
+    """
 
     kind: Any
 
-    def build(self) -> Retriever:
+    def build(self, fusion: FusionSpec | None = None) -> Retriever:
+        """An unfitted model. ``fusion`` is injected into the models that train through one; the others ignore it."""
         raise NotImplementedError

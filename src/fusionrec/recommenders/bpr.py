@@ -1,0 +1,93 @@
+"""BPR-MF (D1): matrix factorisation by pairwise ranking.
+
+Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 2009, arXiv:1205.2618.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+import numpy as np
+from pydantic import PositiveInt
+
+from fusionrec.fusion.base import FusionSpec
+from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.training import Training, sample_negatives, train
+from fusionrec.recommenders.validation import validation_metric
+from fusionrec.types import Float32, Interactions, ItemSet, Requests
+
+
+class BPR(RetrieverSpec):
+    """``kind: bpr``."""
+
+    kind: Literal["bpr"] = "bpr"
+    dim: PositiveInt = 64
+    training: Training = Training(epochs=60, batch=2048, lr=1e-2, weight_decay=1e-5)
+
+    def build(self, fusion: FusionSpec | None = None) -> Retriever:
+        return BPRRetriever(self)
+
+
+class BPRRetriever(Retriever):
+    """Score = user vector . item vector + item bias. Users it was not trained on get the mean user vector."""
+
+    retrieval = "mips"
+    cold_user = True
+
+    def __init__(self, spec: BPR) -> None:
+        self.spec = spec
+
+    def _fit(self, train_set: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
+        import torch
+
+        rng = np.random.default_rng(seed)
+        generator = torch.Generator().manual_seed(seed)
+        x = train_set.matrix()
+        self.seen = np.asarray(x.sum(0)).ravel() > 0
+        users, positives = x.nonzero()
+        module = torch.nn.Module()
+        for name, shape in (("user", (x.shape[0], self.spec.dim)), ("item", (x.shape[1], self.spec.dim))):
+            module.register_parameter(name, torch.nn.Parameter(torch.randn(shape, generator=generator) * 0.05))
+        module.register_parameter("bias", torch.nn.Parameter(torch.zeros(x.shape[1])))
+
+        def batches(epoch: int) -> Iterator[Callable[[], torch.Tensor]]:
+            order = rng.permutation(len(users))
+            negatives = sample_negatives(rng, users, x)
+            for start in range(0, len(order), self.spec.training.batch):
+                b = order[start : start + self.spec.training.batch]
+                yield lambda b=b, negatives=negatives: _loss(module, users[b], positives[b], negatives[b])
+
+        def validate() -> float:
+            self._take(module)
+            return validation_metric(self, train_set, valid)
+
+        train(module, batches, validate, self.spec.training, watch)
+        self._take(module)
+
+    def _take(self, module) -> None:  # type: ignore[no-untyped-def]
+        user, item = module.user.detach().numpy(), module.item.detach().numpy()
+        mean = user.mean(0, keepdims=True)
+        self.user = np.concatenate([user, mean]).astype(np.float32)  # last row: a user never seen
+        self.item, self.bias = item.astype(np.float32).copy(), module.bias.detach().numpy().astype(np.float32).copy()
+
+    def _score(self, requests: Requests) -> Float32:
+        rows = np.where((requests.user >= 0) & (requests.user < len(self.user) - 1), requests.user, len(self.user) - 1)
+        scores = self.user[rows] @ self.item.T + self.bias
+        scores[:, ~self.seen] = -np.inf
+        return self.scores_at_fit(scores)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"user": self.user, "item": self.item, "bias": self.bias, "seen": self.seen}
+
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.user, self.item, self.bias = (np.asarray(arrays[k], np.float32) for k in ("user", "item", "bias"))
+        self.seen = np.asarray(arrays["seen"], bool)
+
+
+def _loss(module, users, positives, negatives):  # type: ignore[no-untyped-def]
+    import torch
+
+    u, i, j = module.user[users], module.item[positives], module.item[negatives]
+    difference = (u * (i - j)).sum(1) + module.bias[positives] - module.bias[negatives]
+    return -torch.nn.functional.logsigmoid(difference).mean()

@@ -1,0 +1,82 @@
+"""EASE: the closed-form item-item model (D1).
+
+Steck, "Embarrassingly shallow autoencoders for sparse data", WWW 2019, arXiv:1905.03375.
+P = (X'X + l2 I)^-1, B = -P / diag(P) with a zero diagonal, scores = X B.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fusionrec.fusion.base import FusionSpec
+from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.validation import validation_metric
+from fusionrec.types import Float32, Interactions, ItemSet, Requests
+
+
+class EASE(RetrieverSpec):
+    """``kind: ease``."""
+
+    kind: Literal["ease"] = "ease"
+    l2: tuple[float, ...] = Field(
+        (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0), min_length=1,
+        description="ridge; of several values the one with the best validation NDCG@20 is kept",
+    )
+
+    def build(self, fusion: FusionSpec | None = None) -> Retriever:
+        return EASERetriever(self)
+
+
+class EASERetriever(Retriever):
+    """The dense weight matrix needs items^2 x 4 bytes twice while it is fitted."""
+
+    retrieval = "dense"
+    folds_in = True
+    max_items = 50_000
+
+    def __init__(self, spec: EASE) -> None:
+        self.spec = spec
+
+    def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
+        from scipy.linalg import cho_factor, cho_solve
+
+        x = train.matrix()
+        self.seen = np.asarray(x.sum(0)).ravel() > 0
+        rows = np.flatnonzero(self.seen)  # items nobody touched have no weights: leave them out of the inverse
+        gram = np.asarray((x[:, rows].T @ x[:, rows]).todense(), np.float64)
+        best = -np.inf
+        self.rows = rows.astype(np.int64)
+        for step, l2 in enumerate(self.spec.l2):
+            regular = gram.copy()
+            regular[np.diag_indices_from(regular)] += l2
+            p = cho_solve(cho_factor(regular, overwrite_a=True), np.eye(len(rows)), overwrite_b=True)
+            weight = (-p / np.diag(p)[None, :]).astype(np.float32)
+            np.fill_diagonal(weight, 0.0)
+            if len(self.spec.l2) == 1:
+                self.weight, self.l2 = weight, l2
+                return
+            candidate, kept = weight, getattr(self, "weight", None)
+            self.weight = candidate
+            value = validation_metric(self, train, valid)
+            watch(step, {"l2": l2, "valid_ndcg@20": value})
+            if value > best:
+                best, self.l2 = value, l2
+            else:
+                self.weight = kept
+
+    def _score(self, requests: Requests) -> Float32:
+        history = self.history_at_fit(requests.history)
+        scores = np.full(history.shape, -np.inf, np.float32)
+        scores[:, self.rows] = history[:, self.rows] @ self.weight
+        return self.scores_at_fit(scores)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"weight": self.weight, "rows": self.rows, "l2": np.array([self.l2], np.float64)}
+
+    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self.weight, self.rows = np.asarray(arrays["weight"]), np.asarray(arrays["rows"])
+        self.l2 = float(arrays["l2"][0])

@@ -1,0 +1,38 @@
+"""Validation inside training: which number early stopping and weight choices look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusionrec.evaluation.metrics import per_user
+from fusionrec.types import Interactions, Requests
+
+if TYPE_CHECKING:
+    from fusionrec.recommenders.base import Retriever
+
+MAX_USERS = 5000  # validation is repeated every epoch; more users than this do not change a choice
+
+
+def validation_requests(train: Interactions, valid: Interactions, seed: int = 0) -> tuple[Requests, object]:
+    """Requests of the users with a validation positive (history: train), and their positives (B, I) CSR.
+
+    Positives that are also in the history are dropped: they are masked, so nobody could recommend them.
+    """
+    history, positives = train.matrix(), valid.matrix()
+    positives = positives - positives.multiply(history)
+    positives.eliminate_zeros()
+    users = np.flatnonzero(np.diff(positives.indptr) > 0)
+    if len(users) > MAX_USERS:
+        users = np.sort(np.random.default_rng(seed).choice(users, MAX_USERS, replace=False))
+    return Requests(user=users.astype(np.int64), history=history[users]), positives[users].tocsr()
+
+
+def validation_metric(retriever: Retriever, train: Interactions, valid: Interactions, k: int = 20) -> float:
+    """Mean NDCG@k on validation; 0 where there is nothing to validate on."""
+    requests, positives = validation_requests(train, valid)
+    if len(requests) == 0:
+        return 0.0
+    items, _ = retriever.recommend(requests, k)
+    return float(np.nanmean(per_user(items, positives, (k,))[f"ndcg@{k}"]))
