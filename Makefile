@@ -1,0 +1,68 @@
+# make demo   sets everything up, runs the pipeline, prints the table and the registered version
+# make test   the tests (at most 10 minutes on 2 cores)
+# VENV=/path  uses another environment;  PYTHON=/path/to/python3.11 makes it;  LOCK=requirements-cpu.lock without CUDA
+
+VENV ?= .venv
+PYTHON ?= python3
+LOCK ?= requirements.lock
+PYTEST_ARGS ?=
+
+PY := $(abspath $(VENV))/bin/python
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PYTHON
+
+# Nobody is told what is run here.
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export RAY_USAGE_STATS_ENABLED := 0
+export HF_HUB_DISABLE_TELEMETRY := 1
+# DVC's default site cache is a folder that everyone may write to.
+export DVC_SITE_CACHE_DIR := $(CURDIR)/.fusionrec/dvc-site
+
+.PHONY: help environment demo repro up test test-faults test-nightly test-docs lint bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+environment:
+	@sh .ci/preflight $(VENV)
+	@$(PYTHON) .ci/environment $(VENV) $(LOCK)
+
+demo: environment
+	@umask 077; test -d data/raw/atelier || $(PY) -m fusionrec demo-data
+	@$(MAKE) --no-print-directory repro
+
+repro: environment
+	@umask 077; dvc repro && $(PY) -m fusionrec register && $(PY) -m fusionrec table
+
+up: environment
+	@umask 077; $(PY) -m flows.up
+
+test: environment
+	@$(PY) -m pytest -m "not faults and not browser and not nightly" $(PYTEST_ARGS)
+
+test-faults: environment
+	@$(PY) -m pytest -m faults --timeout 600 $(PYTEST_ARGS)
+
+test-nightly: environment
+	@NIGHTLY=1 $(PY) -m pytest -m nightly --timeout 3600 $(PYTEST_ARGS)
+
+test-docs: environment
+	@HEAVY=1 $(PY) -m pytest tests/docs --timeout 3600 $(PYTEST_ARGS)
+
+lint: environment
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+bench: environment
+	@umask 077; for file in benchmarks/*.py; do \
+	  if [ -f "$$file" ]; then echo "$$file" && $(PY) "$$file" || exit 1; fi; done
+
+# Caches only: data/, models and .fusionrec/ (keys, databases) stay. `git clean` is the tool for more.
+clean:
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build fusionrec.egg-info
+	find src flows tests -name __pycache__ -type d -prune -exec rm -rf {} +
