@@ -1,161 +1,256 @@
-"""A trained retriever as a folder: ``model.safetensors``, ``fit_ids.json``, ``curve.csv`` and a manifest.
+"""The bundle: what a model needs to answer, in three folders with three lifetimes.
 
-The manifest holds the specs, and the model is rebuilt from them: no class is named, no code is loaded.
-docs/contracts.md (data/model/) is the format.
+``model/`` is what training learnt; ``catalogue/`` the items it answers about (metadata and vectors, refreshed without
+training); ``users/`` the histories by pseudonym, which are personal: erasable, never uploaded. Beside them ``bundle.json``
+and ``train_pairs.safetensors``: hashes of the pairs and users of the fit, so that a later comparison can tell which test
+pairs this model never saw, without the pairs themselves. docs/contracts.md (data/bundle/) is the format.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from numpy.typing import NDArray
 
 from fusionrec.errors import ConfigError, IntegrityError
-from fusionrec.recommenders.base import Retriever
-from fusionrec.registry.sealed import Sealed, canonical, seal, unseal
+from fusionrec.registry.model import (
+    LoadedModel,
+    arrays_to_bytes,
+    bytes_to_arrays,
+    ids_sha256,
+    load_model,
+    save_model,
+)
+from fusionrec.registry.sealed import (
+    FORMAT_VERSION,
+    canonical,
+    check_format,
+    digest_of,
+    read_json,
+    replace_folder,
+    seal,
+    sha256_file,
+    unseal,
+    write_file,
+)
+from fusionrec.types import Columns, ItemSet
 
-_PLAIN = frozenset("?bBhHiIlLqQefd")  # numpy type codes that safetensors stores as they are
+if TYPE_CHECKING:
+    import polars as pl
+
+    from fusionrec.recommenders.recommender import Recommender
+
+__all__ = [
+    "Bundle", "Catalogue", "LoadedModel", "bundle_digest", "load_bundle", "load_catalogue", "load_model", "pair_hashes",
+    "read_bundle_json", "save_bundle", "save_model", "user_hashes",
+]
+
+PAIRS = "train_pairs.safetensors"
+BUNDLE = "bundle.json"
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A restored retriever. ``retriever.attach(items.only(*modalities))`` must follow before scoring."""
+class Catalogue:
+    """A snapshot of the catalogue: ``items`` in index form, ``table`` the metadata in the same order."""
 
-    retriever: Retriever
-    label: str
-    modalities: tuple[str, ...]
-    manifest: Mapping[str, Any]
+    items: ItemSet
+    table: pl.DataFrame
+    fingerprints: Mapping[str, str]
     digest: str
 
 
-def save_model(
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. ``pairs`` (N,) and ``users`` (U,) uint64: see :func:`pair_hashes`, :func:`user_hashes`."""
+
+    folder: Path
+    model: LoadedModel
+    catalogue: Catalogue
+    pairs: NDArray[np.uint64]
+    users: NDArray[np.uint64]
+    digest: str
+    about: Mapping[str, Any]
+    _attached: list[Any] = field(default_factory=list, repr=False, compare=False)
+
+    def recommender(self) -> Recommender:
+        """The model attached to its own catalogue snapshot, ready to answer."""
+        from fusionrec.recommenders.recommender import Recommender
+
+        if not self._attached:
+            self.model.retriever.attach(self.catalogue.items.only(*self.model.modalities))
+            self._attached.append(Recommender(retriever=self.model.retriever))
+        return self._attached[0]
+
+    def histories(self) -> pl.DataFrame:
+        """``user_id`` (pseudonym), ``item_id``, ``timestamp``; IntegrityError where users/ is absent or altered."""
+        import polars as pl
+
+        return pl.read_parquet(io.BytesIO(unseal(self.folder / "users", self.about["users"]).read("histories.parquet")))
+
+
+def pair_hashes(users: Iterable[str], items: Iterable[str]) -> NDArray[np.uint64]:
+    """Sorted distinct 64-bit hashes of (user pseudonym, item id) pairs, shape (N,)."""
+    return np.unique(_hashes(f"{user}\x00{item}" for user, item in zip(users, items, strict=True)))
+
+
+def user_hashes(users: Iterable[str]) -> NDArray[np.uint64]:
+    """64-bit hash of each pseudonym, in the order given, shape (U,)."""
+    return _hashes(users)
+
+
+def _hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
+    joined = b"".join(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, person=b"fusionrec").digest()
+        for text in texts
+    )
+    return np.frombuffer(joined, "<u8").astype(np.uint64)
+
+
+def bundle_digest(model: str, catalogue: str) -> str:
+    """The digest of a bundle: sha256 over the digests of its model and its catalogue."""
+    return hashlib.sha256(f"{model}\n{catalogue}".encode()).hexdigest()
+
+
+def save_bundle(
     folder: Path,
-    retriever: Retriever,
+    model: Path,
     *,
-    spec: Mapping[str, Any],
-    label: str,
-    modalities: Mapping[str, Mapping[str, Any]],
-    seed: int,
-    train_end: str | datetime | None,
-    curve: Sequence[Mapping[str, float]] = (),
+    table: pl.DataFrame,
+    items: ItemSet,
+    fingerprints: Mapping[str, str],
+    histories: pl.DataFrame,
+    trained: pl.DataFrame,
+    users: Iterable[str],
+    metrics: Mapping[str, Any],
 ) -> str:
-    """Write a fitted retriever to ``folder`` (replacing it as a whole); returns its digest.
+    """Write the bundle of a model folder; returns its digest.
 
-    ``spec``: the train section as JSON; ``spec["retriever"]`` and, if the model fuses, ``spec["fusion"]`` rebuild it.
-    ``modalities``: name -> {"encoder": spec as JSON, "fingerprint"} of those the model was given. ``train_end``: latest
-    training timestamp (ISO text or a datetime), None without timestamps. ``curve``: one mapping an epoch, e.g.
-    ``{"epoch": 0, "loss": 0.6, "valid_ndcg@20": 0.1}``.
+    ``table``: metadata of the items, any order; ``items``: the catalogue with its vectors; ``fingerprints``: modality ->
+    encoder fingerprint; ``histories``: what users did, by pseudonym; ``trained``: the pairs that the fit saw
+    (``user_id``, ``item_id``); ``users``: pseudonyms in the order of the model's user rows; ``metrics``: the headline.
     """
-    arrays = {name: np.asarray(array, order="C") for name, array in retriever.arrays().items()}
-    odd = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.char not in _PLAIN]
-    if odd:
-        raise ValueError(f"{type(retriever).__name__}.arrays() must hold plain dtypes, found {', '.join(odd)}")
-    fit_ids = list(retriever.fit_ids)
-    manifest = {
-        "kind": spec["retriever"]["kind"],
-        "spec": dict(spec),
-        "label": label,
-        "modalities": {name: dict(value) for name, value in modalities.items()},
-        "fit_ids_sha256": ids_sha256(fit_ids),
-        "train_end": train_end.isoformat() if isinstance(train_end, datetime) else train_end,
-        "seed": seed,
-        "arrays": _shapes(arrays),
-    }
-    files = {
-        "model.safetensors": arrays_to_bytes(arrays),
-        "fit_ids.json": canonical(fit_ids),
-        "curve.csv": _curve_csv(curve),
-    }
-    return seal(folder, files, manifest)
+    trained_model = load_model(model)
+    pairs = arrays_to_bytes({
+        "pairs": pair_hashes(trained[Columns.USER], trained[Columns.ITEM]), "users": user_hashes(users),
+    })
+
+    def fill(target: Path) -> None:
+        shutil.copytree(model, target / "model")
+        catalogue = save_catalogue(target / "catalogue", table, items, fingerprints)
+        ordered = histories.select(Columns.USER, Columns.ITEM, Columns.TIME).sort(
+            Columns.USER, Columns.TIME, Columns.ITEM, nulls_last=True
+        )
+        people = seal(
+            target / "users", {"histories.parquet": _parquet(ordered)},
+            {"n_users": ordered[Columns.USER].n_unique(), "n_pairs": ordered.height},
+        )
+        write_file(target / PAIRS, pairs)
+        about = {
+            "format_version": FORMAT_VERSION, "model": trained_model.digest, "catalogue": catalogue, "users": people,
+            "bundle": bundle_digest(trained_model.digest, catalogue), "metrics": dict(metrics),
+            "files": {PAIRS: sha256_file(target / PAIRS)},
+        }
+        write_file(target / BUNDLE, canonical({**about, "digest": digest_of(about)}))
+
+    replace_folder(folder, fill)
+    return str(read_bundle_json(folder)["bundle"])
 
 
-def load_model(folder: Path, expected: str | None = None) -> LoadedModel:
-    """Verify a model folder and restore its retriever (not attached to a catalogue yet).
+def save_catalogue(folder: Path, table: pl.DataFrame, items: ItemSet, fingerprints: Mapping[str, str]) -> str:
+    """Write a catalogue snapshot; returns its digest. Every item of ``items`` must have a row in ``table``."""
+    import polars as pl
 
-    ``expected``: the digest recorded elsewhere, where there is one. Raises IntegrityError naming the file that does not
-    match (nothing is opened then), ConfigError for a format or a retriever kind that this version does not know.
-    """
+    order = pl.DataFrame({Columns.ITEM: list(items.ids)}, schema={Columns.ITEM: pl.String})
+    ordered = order.join(table.unique(Columns.ITEM, keep="first"), on=Columns.ITEM, how="left", maintain_order="left")
+    unknown = order.join(table, on=Columns.ITEM, how="anti")
+    if unknown.height:
+        raise ValueError(f"{unknown.height} items have no metadata row, e.g. {unknown[Columns.ITEM][0]!r}")
+    arrays: dict[str, np.ndarray] = {}
+    for name in items.modalities:
+        arrays[f"features/{name}"] = np.asarray(items.features[name], np.float32)
+        arrays[f"present/{name}"] = np.asarray(items.present[name], bool)
+        group = items.group.get(name)
+        arrays[f"group/{name}"] = np.zeros(len(items), np.int16) if group is None else np.asarray(group, np.int16)
+    return seal(
+        folder, {"items.parquet": _parquet(ordered), "features.safetensors": arrays_to_bytes(arrays)},
+        {
+            "n_items": len(items), "items_sha256": ids_sha256(items.ids),
+            "modalities": {name: {"fingerprint": fingerprints[name]} for name in items.modalities},
+        },
+    )
+
+
+def load_catalogue(folder: Path, expected: str | None = None) -> Catalogue:
+    """Verify and open a catalogue snapshot. Errors as :func:`fusionrec.registry.model.load_model`."""
+    import polars as pl
+
     sealed = unseal(folder, expected)
-    manifest = sealed.manifest
     try:
-        spec, label, shapes = manifest["spec"], str(manifest["label"]), manifest["arrays"]
-        modalities, fit_sha = tuple(sorted(manifest["modalities"])), manifest["fit_ids_sha256"]
-        retriever = build_retriever(spec)
-        arrays = bytes_to_arrays(sealed.read("model.safetensors"))
-        fit_ids = _read_ids(sealed, fit_sha)
-    except (KeyError, TypeError) as error:
-        raise IntegrityError(f"{folder.name}/manifest.json is not a model's manifest: {error!r}") from None
-    if _shapes(arrays) != shapes:
-        raise IntegrityError(f"{folder.name}/model.safetensors: arrays {_shapes(arrays)}, expected {shapes}")
-    retriever.restore(arrays, fit_ids)
-    return LoadedModel(retriever, label, modalities, manifest, sealed.digest)
+        table = pl.read_parquet(io.BytesIO(sealed.read("items.parquet")))
+        arrays = bytes_to_arrays(sealed.read("features.safetensors"))
+        ids = tuple(table[Columns.ITEM].to_list())
+        names = sorted(sealed.manifest["modalities"])
+        items = ItemSet(ids, *({m: arrays[f"{part}/{m}"] for m in names} for part in ("features", "present", "group")))
+        prints = {m: str(sealed.manifest["modalities"][m]["fingerprint"]) for m in names}
+        agree = ids_sha256(ids) == sealed.manifest["items_sha256"]
+    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise IntegrityError(f"{folder.name} is not a catalogue snapshot: {error!r}") from None
+    if not agree:
+        raise IntegrityError(f"{folder.name}/items.parquet does not hold the items that its manifest names")
+    return Catalogue(items, table, prints, sealed.digest)
 
 
-def build_retriever(spec: Mapping[str, Any]) -> Retriever:
-    """An unfitted retriever from a train section as JSON; the fusion is injected."""
-    from fusionrec import fusion, recommenders  # the unions: read when needed, so that a new line there is enough
-
-    try:
-        retriever = TypeAdapter(recommenders.AnyRetriever).validate_python(spec["retriever"])
-        fused = spec.get("fusion")
-        fusion_spec = None if fused is None else TypeAdapter(fusion.AnyFusion).validate_python(fused)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"the bundle's model cannot be rebuilt: {'.'.join(map(str, first['loc'])) or 'retriever'}: {first['msg']}; "
-            "install the fusionrec that wrote the bundle"
-        ) from None
-    return retriever.build(fusion=fusion_spec)
+def read_bundle_json(folder: Path) -> dict[str, Any]:
+    """bundle.json with its own digest and the joined digest checked."""
+    about = read_json(folder / BUNDLE, folder.name)
+    check_format(about, f"{folder.name}/{BUNDLE}")
+    if about.get("digest") != digest_of(about) or about.get("bundle") != bundle_digest(
+        str(about.get("model")), str(about.get("catalogue"))
+    ):
+        raise IntegrityError(f"{folder.name}/{BUNDLE} was changed: its digest does not match; the bundle is not loaded")
+    return about
 
 
-def ids_sha256(ids: Sequence[str]) -> str:
-    """sha256 of the newline-joined ids."""
-    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
+def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True) -> Bundle:
+    """Verify every file of a bundle, then open it.
+
+    ``expected``: the bundle digest recorded elsewhere (the registry); ``users=False`` for a bundle without user state, as
+    the registry holds it. Raises IntegrityError naming the file, ConfigError for an unknown format.
+    """
+    about = read_bundle_json(folder)
+    if expected is not None and about["bundle"] != expected:
+        raise IntegrityError(
+            f"{folder.name} is another bundle than the one recorded (found digest {about['bundle'][:12]}, expected "
+            f"{expected[:12]}); it is not loaded"
+        )
+    allowed = {"model", "catalogue", BUNDLE, PAIRS} | ({"users"} if users else set())
+    found = {entry.name for entry in folder.iterdir()}
+    if odd := sorted(found ^ allowed):
+        state = "does not belong to a bundle" if odd[0] in found else "is missing"
+        raise IntegrityError(f"{folder.name}/{odd[0]} {state}; the bundle is not loaded")
+    content = (folder / PAIRS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != about["files"].get(PAIRS):
+        raise IntegrityError(f"{folder.name}/{PAIRS} does not match its recorded sha256; the bundle is not loaded")
+    unseal(folder / "model", about["model"])  # every folder is verified before any of them is opened
+    catalogue = load_catalogue(folder / "catalogue", about["catalogue"])
+    if users:
+        unseal(folder / "users", about["users"])
+    model = load_model(folder / "model", about["model"])
+    if lacking := sorted(set(model.modalities) - set(catalogue.items.modalities)):
+        raise ConfigError(f"the model reads {lacking}, the catalogue snapshot of {folder.name} has no such vectors")
+    hashes = bytes_to_arrays(content)
+    return Bundle(folder, model, catalogue, hashes["pairs"], hashes["users"], about["bundle"], about)
 
 
-def arrays_to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """safetensors bytes; the same arrays give the same bytes whatever the order of the mapping."""
-    from safetensors.numpy import save
-
-    return save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
-
-
-def bytes_to_arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The inverse of :func:`arrays_to_bytes`; IntegrityError where it is no safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        return load(content)
-    except SafetensorError as error:
-        raise IntegrityError(f"not a safetensors file: {error}") from None
-
-
-def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
-    return {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
-
-
-def _read_ids(sealed: Sealed, expected: str) -> tuple[str, ...]:
-    ids = json.loads(sealed.read("fit_ids.json").decode("utf-8", "surrogatepass"))
-    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or ids_sha256(ids) != expected:
-        raise IntegrityError(f"{sealed.folder.name}/fit_ids.json does not match fit_ids_sha256 of the manifest")
-    return tuple(ids)
-
-
-def _curve_csv(curve: Sequence[Mapping[str, float]]) -> bytes:
-    """epoch first, then the other columns by name; a header alone for a model without epochs."""
-    names = ["epoch", *sorted({name for row in curve for name in row} - {"epoch"})] if curve else ["epoch", "loss"]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: (repr(float(v)) if k != "epoch" else int(v)) for k, v in row.items()} for row in curve)
-    return text.getvalue().encode("utf-8")
+def _parquet(table: pl.DataFrame) -> bytes:
+    out = io.BytesIO()
+    table.write_parquet(out, compression="zstd", statistics=False)
+    return out.getvalue()

@@ -1,0 +1,163 @@
+"""A trained retriever as a folder: ``model.safetensors``, ``fit_ids.json``, ``curve.csv`` and a manifest.
+
+The manifest holds the specs, and the model is rebuilt from them: no class is named, no code is loaded.
+docs/contracts.md (data/model/) is the format.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from fusionrec.errors import ConfigError, IntegrityError
+from fusionrec.registry.sealed import Sealed, canonical, seal, unseal
+
+if TYPE_CHECKING:
+    from fusionrec.recommenders.base import Retriever
+
+_PLAIN = frozenset("?bBhHiIlLqQefd")  # numpy type codes that safetensors stores as they are
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A restored retriever. ``retriever.attach(items.only(*modalities))`` must follow before scoring."""
+
+    retriever: Retriever
+    label: str
+    modalities: tuple[str, ...]
+    manifest: Mapping[str, Any]
+    digest: str
+
+
+def save_model(
+    folder: Path,
+    retriever: Retriever,
+    *,
+    spec: Mapping[str, Any],
+    label: str,
+    modalities: Mapping[str, Mapping[str, Any]],
+    seed: int,
+    train_end: str | datetime | None,
+    curve: Sequence[Mapping[str, float]] = (),
+) -> str:
+    """Write a fitted retriever to ``folder`` (replacing it as a whole); returns its digest.
+
+    ``spec``: the train section as JSON; ``spec["retriever"]`` and, if the model fuses, ``spec["fusion"]`` rebuild it.
+    ``modalities``: name -> {"encoder": spec as JSON, "fingerprint"} of those the model was given. ``train_end``: latest
+    training timestamp (ISO text or a datetime), None without timestamps. ``curve``: one mapping an epoch, e.g.
+    ``{"epoch": 0, "loss": 0.6, "valid_ndcg@20": 0.1}``.
+    """
+    arrays = {name: np.asarray(array, order="C") for name, array in retriever.arrays().items()}
+    odd = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.char not in _PLAIN]
+    if odd:
+        raise ValueError(f"{type(retriever).__name__}.arrays() must hold plain dtypes, found {', '.join(odd)}")
+    fit_ids = list(retriever.fit_ids)
+    manifest = {
+        "kind": spec["retriever"]["kind"],
+        "spec": dict(spec),
+        "label": label,
+        "modalities": {name: dict(value) for name, value in modalities.items()},
+        "fit_ids_sha256": ids_sha256(fit_ids),
+        "train_end": train_end.isoformat() if isinstance(train_end, datetime) else train_end,
+        "seed": seed,
+        "arrays": _shapes(arrays),
+    }
+    files = {
+        "model.safetensors": arrays_to_bytes(arrays),
+        "fit_ids.json": canonical(fit_ids),
+        "curve.csv": _curve_csv(curve),
+    }
+    return seal(folder, files, manifest)
+
+
+def load_model(folder: Path, expected: str | None = None) -> LoadedModel:
+    """Verify a model folder and restore its retriever (not attached to a catalogue yet).
+
+    ``expected``: the digest recorded elsewhere, where there is one. Raises IntegrityError naming the file that does not
+    match (nothing is opened then), ConfigError for a format or a retriever kind that this version does not know.
+    """
+    sealed = unseal(folder, expected)
+    manifest = sealed.manifest
+    try:
+        spec, label, shapes = manifest["spec"], str(manifest["label"]), manifest["arrays"]
+        modalities, fit_sha = tuple(sorted(manifest["modalities"])), manifest["fit_ids_sha256"]
+        retriever = build_retriever(spec)
+        arrays = bytes_to_arrays(sealed.read("model.safetensors"))
+        fit_ids = _read_ids(sealed, fit_sha)
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(f"{folder.name}/manifest.json is not a model's manifest: {error!r}") from None
+    if _shapes(arrays) != shapes:
+        raise IntegrityError(f"{folder.name}/model.safetensors: arrays {_shapes(arrays)}, expected {shapes}")
+    retriever.restore(arrays, fit_ids)
+    return LoadedModel(retriever, label, modalities, manifest, sealed.digest)
+
+
+def build_retriever(spec: Mapping[str, Any]) -> Retriever:
+    """An unfitted retriever from a train section as JSON; the fusion is injected."""
+    from fusionrec import fusion, recommenders  # the unions: read when needed, so that a new line there is enough
+
+    try:
+        retriever = TypeAdapter(recommenders.AnyRetriever).validate_python(spec["retriever"])
+        fused = spec.get("fusion")
+        fusion_spec = None if fused is None else TypeAdapter(fusion.AnyFusion).validate_python(fused)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"the bundle's model cannot be rebuilt: {'.'.join(map(str, first['loc'])) or 'retriever'}: {first['msg']}; "
+            "install the fusionrec that wrote the bundle"
+        ) from None
+    return retriever.build(fusion=fusion_spec)
+
+
+def ids_sha256(ids: Sequence[str]) -> str:
+    """sha256 of the newline-joined ids."""
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def arrays_to_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """safetensors bytes; the same arrays give the same bytes whatever the order of the mapping."""
+    from safetensors.numpy import save
+
+    return save({name: np.asarray(arrays[name], order="C") for name in sorted(arrays)})
+
+
+def bytes_to_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The inverse of :func:`arrays_to_bytes`; IntegrityError where it is no safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise IntegrityError(f"not a safetensors file: {error}") from None
+
+
+def _shapes(arrays: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    return {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
+
+
+def _read_ids(sealed: Sealed, expected: str) -> tuple[str, ...]:
+    ids = json.loads(sealed.read("fit_ids.json").decode("utf-8", "surrogatepass"))
+    if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids) or ids_sha256(ids) != expected:
+        raise IntegrityError(f"{sealed.folder.name}/fit_ids.json does not match fit_ids_sha256 of the manifest")
+    return tuple(ids)
+
+
+def _curve_csv(curve: Sequence[Mapping[str, float]]) -> bytes:
+    """epoch first, then the other columns by name; a header alone for a model without epochs."""
+    names = ["epoch", *sorted({name for row in curve for name in row} - {"epoch"})] if curve else ["epoch", "loss"]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: (repr(float(v)) if k != "epoch" else int(v)) for k, v in row.items()} for row in curve)
+    return text.getvalue().encode("utf-8")
