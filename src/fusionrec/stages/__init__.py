@@ -1,1 +1,70 @@
+"""The pipeline as data: what each stage is called, reads and writes.
 
+``dvc.yaml`` says the same to DVC, with the code files added; a test holds the two together. Stage modules are
+imported only when they run, so that reading this table costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. ``{modality}`` and ``{root}`` in params, deps and outs stand for the modality and ``source.root``.
+
+    ``params`` are sections of params.yaml, ``deps`` and ``outs`` paths in the project. ``per_modality`` stages run once for each
+    entry of ``modalities`` and are addressed ``name@modality``.
+    """
+
+    name: str
+    params: tuple[str, ...]
+    deps: tuple[str, ...]
+    outs: tuple[str, ...]
+    per_modality: bool = False
+
+    def function(self) -> Callable[..., Any]:
+        """``run(params, paths) -> Report`` of ``fusionrec/stages/<name>.py``; imports it."""
+        return import_module(f"fusionrec.stages.{self.name}").run  # type: ignore[no-any-return]
+
+
+_SPLITS = tuple(f"data/splits/{name}" for name in ("items.parquet", "train.parquet", "valid.parquet", "test.parquet"))
+_ROWS = ("data/tables", "data/gate/quarantine.parquet")
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("ingest", ("source",), ("{root}",), ("data/tables",)),
+        Stage("validate", ("gate",), ("data/tables",), ("data/gate",)),
+        Stage("split", ("positives", "split"), _ROWS, (*_SPLITS, "data/splits/summary.json")),
+        Stage(
+            "embed", ("modalities.{modality}",), ("data/tables/items", "data/gate/quarantine.parquet"),
+            ("data/embeddings/{modality}",), per_modality=True,
+        ),
+        Stage("train", ("train", "modalities"), (*_SPLITS[:3], "data/embeddings"), ("data/model", "data/baselines")),
+        Stage("evaluate", ("evaluate", "modalities"), (
+            *_SPLITS, "data/embeddings", "data/model", "data/baselines", "data/tables/items",
+        ), ("data/evaluation",)),
+        Stage("bundle", ("modalities",), (
+            "data/model", *_SPLITS, "data/embeddings", "data/tables/items", "data/evaluation/metrics.json",
+        ), ("data/bundle",)),
+    )
+}  # fmt: skip
+
+
+def split_address(address: str) -> tuple[str, str | None]:
+    """``embed@text`` -> ("embed", "text"); ``train`` -> ("train", None)."""
+    name, _, modality = address.partition("@")
+    return name, modality or None
+
+
+def addresses(modalities: list[str]) -> list[str]:
+    """Every stage address of a catalogue with these modalities, in pipeline order."""
+    return [
+        address
+        for stage in STAGES.values()
+        for address in ([f"{stage.name}@{m}" for m in sorted(modalities)] if stage.per_modality else [stage.name])
+    ]

@@ -1,0 +1,106 @@
+"""One lock for the project: whoever comes through either door, one run works at a time.
+
+The lock is an flock on ``.fusionrec/run.lock``; the kernel drops it with its holder, so a killed run leaves nothing to clean up.
+Beside it ``run.json`` says who holds it. A holder hands a token to its children in the environment, so that
+a pipeline run's stages do not wait for their own pipeline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fusionrec.errors import Busy, ConfigError
+from fusionrec.stages.process import private_home
+
+TOKEN = "FUSIONREC_LOCK_TOKEN"  # noqa: S105  (the variable's name)
+WAIT = "FUSIONREC_LOCK_WAIT"
+
+
+def default_wait() -> float:
+    """Seconds to wait for the lock: ``FUSIONREC_LOCK_WAIT``, else 600."""
+    text = os.environ.get(WAIT, "600")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise ConfigError(f"{WAIT} must be a number of seconds, found {text!r}") from None
+
+
+def holder(home: Path) -> dict[str, Any] | None:
+    """Who holds the lock now ({"pid", "what", "started"}), or None where it is free."""
+    lock = FileLock(home / "run.lock", mode=0o600)
+    if not (home / "run.lock").exists():
+        return None
+    try:
+        with lock.acquire(timeout=0):
+            return None
+    except Timeout:
+        return _holder_file(home)
+
+
+def _holder_file(home: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((home / "run.json").read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+@contextmanager
+def project_lock(home: Path, what: str, wait: float) -> Iterator[dict[str, str]]:
+    """Hold the project's lock; yields the environment that lets children in.
+
+    ``what`` names the run for the others. Raises Busy naming the holder when the lock is not free
+    within ``wait`` seconds.
+    """
+    private_home(home)
+    lock = FileLock(home / "run.lock", mode=0o600)
+    token = os.environ.get(TOKEN, "")
+    deadline = time.monotonic() + wait
+    told = False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except Timeout:
+            found = _holder_file(home)
+        if token and secrets.compare_digest(token, str(found.get("token", ""))):
+            yield {TOKEN: token}  # the parent holds it for us
+            return
+        if time.monotonic() >= deadline:
+            raise Busy(
+                f"{found.get('what', 'another run')} (pid {found.get('pid', 'unknown')}, since {found.get('started', 'unknown')}) "
+                f"holds the project; waited {wait:.0f} s. Wait for it, or stop it with: kill {found.get('pid', 'PID')}"
+            )
+        if not told:
+            import sys
+
+            print(f"waiting up to {wait:.0f} s for {found.get('what', 'another run')} (pid {found.get('pid')})",
+                  file=sys.stderr, flush=True)  # noqa: T201
+            told = True
+        time.sleep(0.2)
+    try:
+        token = secrets.token_hex(16)
+        _write_holder(home, {
+            "pid": os.getpid(), "what": what, "started": datetime.now(UTC).isoformat(timespec="seconds"), "token": token,
+        })
+        yield {TOKEN: token}
+    finally:
+        (home / "run.json").unlink(missing_ok=True)
+        lock.release()
+
+
+def _write_holder(home: Path, value: dict[str, Any]) -> None:
+    temporary = home / f"run.json.{os.getpid()}.tmp"
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(value, file)
+    os.replace(temporary, home / "run.json")
