@@ -1,16 +1,15 @@
 """The bundle: what a model needs to answer, in three folders with three lifetimes.
 
 ``model/`` is what training learnt; ``catalogue/`` the items it answers about (metadata and vectors, refreshed without
-training); ``users/`` the histories by pseudonym, which are personal: erasable, never uploaded. Beside them ``bundle.json``
-and ``train_pairs.safetensors``: hashes of the pairs and users of the fit, so that a later comparison can tell which test
-pairs this model never saw, without the pairs themselves. docs/contracts.md (data/bundle/) is the format.
+training); ``users/`` the histories by pseudonym, which are personal: erasable, never uploaded. Beside them lie
+``bundle.json`` and ``train_pairs.safetensors``: hashes of the pairs and users of the fit, so that a later comparison
+can tell which test pairs this model never saw, without the pairs. docs/contracts.md (data/bundle/) is the format.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusionrec.data.files import fresh_folder, to_json, write_bytes
 from fusionrec.errors import ConfigError, IntegrityError
 from fusionrec.registry.model import (
     LoadedModel,
@@ -31,15 +31,12 @@ from fusionrec.registry.model import (
 )
 from fusionrec.registry.sealed import (
     FORMAT_VERSION,
-    canonical,
     check_format,
     digest_of,
     read_json,
-    replace_folder,
     seal,
     sha256_file,
     unseal,
-    write_file,
 )
 from fusionrec.types import Columns, ItemSet
 
@@ -133,8 +130,8 @@ def save_bundle(
 ) -> str:
     """Write the bundle of a model folder; returns its digest.
 
-    ``table``: metadata of the items, any order; ``items``: the catalogue with its vectors; ``fingerprints``: modality ->
-    encoder fingerprint; ``histories``: what users did, by pseudonym; ``trained``: the pairs that the fit saw
+    ``table``: metadata of the items, any order; ``items``: the catalogue with its vectors; ``fingerprints``: modality
+    -> encoder fingerprint; ``histories``: what users did, by pseudonym; ``trained``: the pairs that the fit saw
     (``user_id``, ``item_id``); ``users``: pseudonyms in the order of the model's user rows; ``metrics``: the headline.
     """
     trained_model = load_model(model)
@@ -142,7 +139,7 @@ def save_bundle(
         "pairs": pair_hashes(trained[Columns.USER], trained[Columns.ITEM]), "users": user_hashes(users),
     })
 
-    def fill(target: Path) -> None:
+    with fresh_folder(folder) as target:
         shutil.copytree(model, target / "model")
         catalogue = save_catalogue(target / "catalogue", table, items, fingerprints)
         ordered = histories.select(Columns.USER, Columns.ITEM, Columns.TIME).sort(
@@ -152,15 +149,14 @@ def save_bundle(
             target / "users", {"histories.parquet": _parquet(ordered)},
             {"n_users": ordered[Columns.USER].n_unique(), "n_pairs": ordered.height},
         )
-        write_file(target / PAIRS, pairs)
+        write_bytes(target / PAIRS, pairs)
         about = {
             "format_version": FORMAT_VERSION, "model": trained_model.digest, "catalogue": catalogue, "users": people,
             "bundle": bundle_digest(trained_model.digest, catalogue), "metrics": dict(metrics),
             "files": {PAIRS: sha256_file(target / PAIRS)},
         }
-        write_file(target / BUNDLE, canonical({**about, "digest": digest_of(about)}))
+        write_bytes(target / BUNDLE, to_json({**about, "digest": digest_of(about)}))
 
-    replace_folder(folder, fill)
     return str(read_bundle_json(folder)["bundle"])
 
 
@@ -222,8 +218,8 @@ def read_bundle_json(folder: Path) -> dict[str, Any]:
 def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True) -> Bundle:
     """Verify every file of a bundle, then open it.
 
-    ``expected``: the bundle digest recorded elsewhere (the registry); ``users=False`` for a bundle without user state, as
-    the registry holds it. Raises IntegrityError naming the file, ConfigError for an unknown format.
+    ``expected``: the bundle digest recorded elsewhere (the registry); ``users=False`` for a bundle without user state,
+    as the registry holds it. Raises IntegrityError naming the file, ConfigError for an unknown format.
     """
     about = read_bundle_json(folder)
     if expected is not None and about["bundle"] != expected:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from fusionrec.data.files import to_json
 from fusionrec.errors import ConfigError, IntegrityError
-from fusionrec.registry.sealed import Sealed, canonical, seal, unseal
+from fusionrec.registry.sealed import Sealed, seal, unseal
 
 if TYPE_CHECKING:
     from fusionrec.recommenders.base import Retriever
@@ -74,7 +75,7 @@ def save_model(
     }
     files = {
         "model.safetensors": arrays_to_bytes(arrays),
-        "fit_ids.json": canonical(fit_ids),
+        "fit_ids.json": to_json(fit_ids),
         "curve.csv": _curve_csv(curve),
     }
     return seal(folder, files, manifest)

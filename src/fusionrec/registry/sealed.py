@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fusionrec.data.files import fresh_folder, to_json, write_bytes
 from fusionrec.errors import ConfigError, IntegrityError
 
 FORMAT_VERSION = 1
@@ -23,30 +22,15 @@ MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-def canonical(value: Any) -> bytes:
-    """The one JSON spelling of a value (UTF-8, sorted keys, indent 1, newline at the end); NaN is refused."""
-    text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8", "surrogatepass")
-
-
 def digest_of(manifest: Mapping[str, Any]) -> str:
     """sha256 of the manifest without its own digest."""
-    return hashlib.sha256(canonical({k: v for k, v in manifest.items() if k != "digest"})).hexdigest()
+    return hashlib.sha256(to_json({k: v for k, v in manifest.items() if k != "digest"})).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
     """Hex sha256 of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write so that the file is either whole or absent: temporary sibling, sync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    _write_synced(temporary, content, mode)
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
 
 
 def seal(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
@@ -64,35 +48,11 @@ def seal(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) 
     }
     complete["digest"] = digest_of(complete)
 
-    def fill(target: Path) -> None:
+    with fresh_folder(folder) as target:
         for name in sorted(files):
-            _write_synced(target / name, files[name], 0o644)
-        _write_synced(target / MANIFEST, canonical(complete), 0o644)
-
-    replace_folder(folder, fill)
+            write_bytes(target / name, files[name])
+        write_bytes(target / MANIFEST, to_json(complete))
     return str(complete["digest"])
-
-
-def replace_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a temporary sibling, sync it, and let it take the place of ``folder``; left-overs of dead runs go."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for stale in folder.parent.glob(f".{folder.name}.tmp-*"):
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    temporary.mkdir()
-    try:
-        fill(temporary)
-        _sync_folder(temporary)
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.tmp-{os.getpid()}-old")
-            os.replace(folder, old)
-            os.replace(temporary, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, folder)
-        _sync_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -169,18 +129,3 @@ def unseal(folder: Path, expected: str | None = None) -> Sealed:
             "it is not loaded"
         )
     return Sealed(folder, manifest, digest)
-
-
-def _write_synced(path: Path, content: bytes, mode: int) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
