@@ -40,3 +40,7 @@ class SourceSpec(Spec):
     def build(self, project: Path) -> Source:
         """``project``: what a relative ``root`` is relative to."""
         raise NotImplementedError
+
+    def media_root(self, project: Path) -> Path:
+        """The folder that the media paths of the tables are relative to."""
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Pseudonyms of users."""

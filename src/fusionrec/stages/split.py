@@ -1,0 +1,28 @@
+"""split: the accepted positives become data/splits."""
+
+from __future__ import annotations
+
+import time
+
+from fusionrec.config import Params
+from fusionrec.data import split, tables
+from fusionrec.data.positives import positive_pairs
+from fusionrec.paths import Paths
+from fusionrec.types import Columns as C
+from fusionrec.types import Report
+
+
+def run(params: Params, paths: Paths) -> Report:
+    """Raises ConfigError for a temporal split without timestamps, DataRejected where nothing is left to train on."""
+    started = time.monotonic()
+    interactions = tables.accepted(paths, "interactions")
+    pairs = positive_pairs(interactions, params.positives.events)
+    first = interactions[C.TIME].min() if C.TIME in interactions.columns else None
+    result = split.make(params.split, tables.accepted(paths, "items"), pairs, params.positives.k_core, first and first.date())
+    split.write(paths, result)
+    rows = [{"split": name, **result.summary[name]} for name in split.NAMES]
+    counts: dict[str, int | float] = {name: part.height for name, part in result.parts.items()}
+    notes = [f"the split {name} holds no pair" for name, part in result.parts.items() if part.height == 0]
+    return Report(
+        "split", {"items": len(result.items), **counts}, {"total": time.monotonic() - started}, {"splits": "data/splits"}, rows, notes
+    )
