@@ -31,7 +31,8 @@ class Retriever(ABC):
     Class attributes say what a model can do: ``retrieval`` how candidates can be found at scale (inner
     product, sparse item-item, or only dense scoring); ``folds_in`` a fresh history changes the answer
     without training; ``cold_user`` answers users without history; ``cold_item`` scores items it was
-    not trained on; ``needs_time`` refuses data without timestamps; ``max_items`` refuses more.
+    not trained on; ``needs_time`` refuses data without timestamps; ``max_items`` refuses more; ``relative``
+    an item's score depends on which other items are attached, so it compares within one catalogue only.
     """
 
     retrieval: ClassVar[Literal["mips", "sparse-item", "dense"]]
@@ -40,6 +41,7 @@ class Retriever(ABC):
     cold_item: ClassVar[bool] = False
     needs_time: ClassVar[bool] = False
     max_items: ClassVar[int | None] = None
+    relative: ClassVar[bool] = False
 
     items: ItemSet
     fit_ids: tuple[str, ...] = ()

@@ -72,10 +72,21 @@ class BPRRetriever(Retriever):
         self.item, self.bias = item.astype(np.float32).copy(), module.bias.detach().numpy().astype(np.float32).copy()
 
     def _score(self, requests: Requests) -> Float32:
-        rows = np.where((requests.user >= 0) & (requests.user < len(self.user) - 1), requests.user, len(self.user) - 1)
-        scores = self.user[rows] @ self.item.T + self.bias
+        scores = self.user[self._user_rows(requests)] @ self.item.T + self.bias
         scores[:, ~self.seen] = -np.inf
         return self.scores_at_fit(scores)
+
+    def vectors_item(self) -> Float32:
+        rows = np.where(self.known, self.fit_row, 0)
+        bias = np.where(self.known & self.seen[rows], self.bias[rows], -np.inf).astype(np.float32)
+        return np.concatenate([self.item[rows], bias[:, None]], axis=1)
+
+    def vectors_user(self, requests: Requests) -> Float32:
+        return np.concatenate([self.user[self._user_rows(requests)], np.ones((len(requests), 1), np.float32)], axis=1)
+
+    def _user_rows(self, requests: Requests) -> np.ndarray:
+        nobody = len(self.user) - 1
+        return np.where((requests.user >= 0) & (requests.user < nobody), requests.user, nobody)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"user": self.user, "item": self.item, "bias": self.bias, "seen": self.seen}

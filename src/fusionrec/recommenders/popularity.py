@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from scipy import sparse
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
@@ -33,6 +34,12 @@ class PopularityRetriever(Retriever):
     def _score(self, requests: Requests) -> Float32:
         seen = np.where(self.count > 0, self.count, -np.inf).astype(np.float32)  # never touched: nothing is known
         return self.scores_at_fit(np.broadcast_to(seen, (len(requests), len(seen))))
+
+    def vectors_item(self) -> Float32:
+        return self._score(Requests(np.zeros(1, np.int64), sparse.csr_matrix((1, len(self.items)))))[0][:, None]
+
+    def vectors_user(self, requests: Requests) -> Float32:
+        return np.ones((len(requests), 1), np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"count": self.count}
