@@ -31,9 +31,8 @@ from fusionrec.registry.model import (
 )
 from fusionrec.registry.sealed import (
     FORMAT_VERSION,
-    check_format,
     digest_of,
-    read_json,
+    read_manifest,
     seal,
     sha256_file,
     unseal,
@@ -206,8 +205,7 @@ def load_catalogue(folder: Path, expected: str | None = None) -> Catalogue:
 
 def read_bundle_json(folder: Path) -> dict[str, Any]:
     """bundle.json with its own digest and the joined digest checked."""
-    about = read_json(folder / BUNDLE, folder.name)
-    check_format(about, f"{folder.name}/{BUNDLE}")
+    about = read_manifest(folder / BUNDLE)
     if about.get("digest") != digest_of(about) or about.get("bundle") != bundle_digest(
         str(about.get("model")), str(about.get("catalogue"))
     ):
@@ -232,7 +230,7 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
     if odd := sorted(found ^ allowed):
         state = "does not belong to a bundle" if odd[0] in found else "is missing"
         raise IntegrityError(f"{folder.name}/{odd[0]} {state}; the bundle is not loaded")
-    content = (folder / PAIRS).read_bytes()
+    content = (folder / PAIRS).read_bytes() if (folder / PAIRS).is_file() else b""
     if hashlib.sha256(content).hexdigest() != about["files"].get(PAIRS):
         raise IntegrityError(f"{folder.name}/{PAIRS} does not match its recorded sha256; the bundle is not loaded")
     unseal(folder / "model", about["model"])  # every folder is verified before any of them is opened

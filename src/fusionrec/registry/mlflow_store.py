@@ -193,10 +193,10 @@ def _log(client: Any, run_id: str, entry: Entry) -> None:
     params = [Param(key[:250], str(value)[:6000]) for key, value in flatten(entry.params)]
     metrics = [Metric(key, value, now, 0) for key, value in safe_metrics(entry.metrics).items()]
     for row in entry.curve:
-        step = int(row.get("epoch", 0))
+        step = int(row.get("step", row.get("epoch", 0)))
         metrics += [
             Metric(f"curve/{safe_name(k)}", float(v), now, step)
-            for k, v in row.items() if k != "epoch" and isfinite(float(v))
+            for k, v in row.items() if k not in ("step", "epoch") and isfinite(float(v))
         ]
     for start in range(0, len(params), 100):
         client.log_batch(run_id, params=params[start : start + 100])

@@ -26,6 +26,7 @@ from fusionrec.registry.sealed import Sealed, seal, unseal
 if TYPE_CHECKING:
     from fusionrec.recommenders.base import Retriever
 
+_COUNTERS = ("step", "epoch")
 _PLAIN = frozenset("?bBhHiIlLqQefd")  # numpy type codes that safetensors stores as they are
 
 
@@ -155,10 +156,11 @@ def _read_ids(sealed: Sealed, expected: str) -> tuple[str, ...]:
 
 
 def _curve_csv(curve: Sequence[Mapping[str, float]]) -> bytes:
-    """epoch first, then the other columns by name; a header alone for a model without epochs."""
-    names = ["epoch", *sorted({name for row in curve for name in row} - {"epoch"})] if curve else ["epoch", "loss"]
+    """The counters first, then the other columns by name; a header alone for a model without epochs."""
+    seen = {name for row in curve for name in row}
+    names = [c for c in _COUNTERS if c in seen] + sorted(seen - set(_COUNTERS)) if curve else ["epoch", "loss"]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: (repr(float(v)) if k != "epoch" else int(v)) for k, v in row.items()} for row in curve)
+    writer.writerows({k: int(v) if k in _COUNTERS else repr(float(v)) for k, v in row.items()} for row in curve)
     return text.getvalue().encode("utf-8")

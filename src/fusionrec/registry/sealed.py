@@ -71,28 +71,33 @@ class Sealed:
         return content
 
 
-def read_json(path: Path, folder: str) -> dict[str, Any]:
-    """A JSON mapping; IntegrityError names the file where it is missing or is not one."""
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest: JSON of a known format_version, in the very bytes that we write.
+
+    IntegrityError names the file where it is missing or is not one, ConfigError for a format that we do not read.
+    """
+    where = f"{path.parent.name}/{path.name}"
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        content = path.read_bytes()
+        value = json.loads(content.decode("utf-8"))
     except FileNotFoundError:
-        raise IntegrityError(
-            f"{folder}/{path.name} is missing; expected the manifest of a bundle: run the pipeline or `dvc pull`"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise IntegrityError(f"{folder}/{path.name} is not JSON ({error}); the folder is not loaded") from None
+        raise IntegrityError(f"{where} is missing; expected a bundle: run the pipeline or `dvc pull`") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise IntegrityError(f"{where} is not JSON ({error}); the folder is not loaded") from None
     if not isinstance(value, dict):
-        raise IntegrityError(f"{folder}/{path.name} holds a {type(value).__name__}, expected a mapping")
-    return value
-
-
-def check_format(manifest: Mapping[str, Any], where: str) -> None:
-    """ConfigError for a format that this version does not read."""
-    if manifest.get("format_version") != FORMAT_VERSION:
+        raise IntegrityError(f"{where} holds a {type(value).__name__}, expected a mapping; the folder is not loaded")
+    if value.get("format_version") != FORMAT_VERSION:
         raise ConfigError(
-            f"{where} has format_version {manifest.get('format_version')!r}, this version reads {FORMAT_VERSION}: "
+            f"{where} has format_version {value.get('format_version')!r}, this version reads {FORMAT_VERSION}: "
             "use the fusionrec that wrote it, or run the pipeline again"
         )
+    try:
+        same = to_json(value) == content
+    except ValueError:  # NaN, a lone surrogate
+        same = False
+    if not same:
+        raise IntegrityError(f"{where} was changed: it is not spelled as it was written; the folder is not loaded")
+    return value
 
 
 def unseal(folder: Path, expected: str | None = None) -> Sealed:
@@ -102,8 +107,7 @@ def unseal(folder: Path, expected: str | None = None) -> Sealed:
     or changed, and ConfigError for an unknown format_version.
     """
     name = folder.name
-    manifest = read_json(folder / MANIFEST, name)
-    check_format(manifest, f"{name}/{MANIFEST}")
+    manifest = read_manifest(folder / MANIFEST)
     files = manifest.get("files")
     if not isinstance(files, dict) or any(not _NAME.fullmatch(f) or f == MANIFEST for f in files):
         raise IntegrityError(f"{name}/{MANIFEST} lists unusable file names; the folder is not loaded")

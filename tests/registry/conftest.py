@@ -1,0 +1,96 @@
+"""A small catalogue with a planted taste, models of known quality on it, and bundles of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fusionrec.recommenders.ease import EASE
+from fusionrec.recommenders.popularity import Popularity
+from fusionrec.registry.bundle import save_bundle, save_model
+from fusionrec.types import Interactions, ItemSet, item_order
+
+N_USERS, N_ITEMS, D = 67, 31, 7
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class World:
+    """The toy catalogue: items, their vectors, and the training pairs as a table."""
+
+    items: ItemSet
+    table: pl.DataFrame
+    users: list[str]
+    trained: pl.DataFrame
+    train: Interactions
+
+    @property
+    def histories(self) -> pl.DataFrame:
+        return self.trained
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    rng = np.random.default_rng(5)
+    ids = tuple(item_order([f"item-{i}" for i in range(N_ITEMS - 1)] + ["名字,<b>x"]))
+    items = ItemSet(
+        ids, {"text": rng.normal(size=(N_ITEMS, D)).astype(np.float32)}, {"text": rng.random(N_ITEMS) < 0.8},
+        {"text": np.zeros(N_ITEMS, np.int16)},
+    )
+    users = [f"{u:032x}" for u in range(N_USERS)]
+    taste = rng.integers(0, 3, N_USERS)
+    pairs = [
+        (u, i) for u in range(N_USERS) for i in range(N_ITEMS) if i % 3 == taste[u] and rng.random() < 0.6
+    ]
+    time = [START + timedelta(minutes=n) for n in range(len(pairs))]
+    trained = pl.DataFrame({
+        "user_id": [users[u] for u, _ in pairs], "item_id": [ids[i] for _, i in pairs],
+        "timestamp": pl.Series(time, dtype=pl.Datetime("us", "UTC")),
+    })
+    train = Interactions(
+        np.array([u for u, _ in pairs], np.int32), np.array([i for _, i in pairs], np.int32),
+        trained["timestamp"].dt.epoch("us").to_numpy(), N_USERS, N_ITEMS,
+    )
+    table = pl.DataFrame({"item_id": list(ids), "title": [f"title of {i}" for i in ids]})
+    return World(items, table, users, trained, train)
+
+
+def fitted(
+    world: World, spec, folder: Path, label: str | None = None, train_end: str | None = "2024-01-02", loss: float = 0.5
+) -> str:
+    """Fit ``spec`` on the toy catalogue and save it to ``folder``."""
+    retriever = spec.build()
+    nothing = world.train.select(np.zeros(len(world.train), bool))
+    retriever.fit(world.train, nothing, world.items)
+    return save_model(
+        folder, retriever, spec={"retriever": spec.model_dump(mode="json")}, label=label or spec.kind,
+        modalities={"text": {"encoder": {"kind": "identity"}, "fingerprint": "f" * 64}}, seed=0, train_end=train_end,
+        curve=[{"step": 0, "epoch": 0, "loss": loss}, {"step": 1, "epoch": 1, "loss": 0.25}],
+    )
+
+
+def bundled(world: World, spec, folder: Path, trained: pl.DataFrame | None = None, **kwargs) -> str:
+    """A bundle of ``spec`` fitted on the toy catalogue; returns its digest."""
+    fitted(world, spec, folder.with_name(folder.name + "-model"), **kwargs)
+    return save_bundle(
+        folder, folder.with_name(folder.name + "-model"), table=world.table, items=world.items,
+        fingerprints={"text": "f" * 64}, histories=world.histories,
+        trained=world.trained if trained is None else trained, users=world.users, metrics={"ndcg@20": 0.5},
+    )
+
+
+@pytest.fixture
+def ease_bundle(world: World, tmp_path: Path) -> Path:
+    bundled(world, EASE(), tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def popularity_model(world: World, tmp_path: Path) -> Path:
+    fitted(world, Popularity(), tmp_path / "popularity")
+    return tmp_path / "popularity"
