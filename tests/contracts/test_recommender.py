@@ -1,0 +1,70 @@
+"""What a Recommender promises whatever it is made of: the answers of :meth:`Retriever.recommend`, in every stage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fusionrec.recommenders.popularity import Popularity
+from fusionrec.recommenders.recommender import Recommender
+from fusionrec.types import Float32, Int64, Requests
+from tests.contracts import world as w
+from tests.contracts.toys import NextItem, TwoTask
+
+B, K = 5, 3
+
+
+def every_second(requests: Requests, items: Int64, scores: Float32) -> tuple[Int64, Float32]:
+    """A reranker that puts items with an even row first, keeping the order otherwise."""
+    order = np.argsort(items % 2, axis=1, kind="stable")
+    return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
+
+
+def made(parts: str) -> tuple[Recommender, w.World]:
+    import polars as pl
+
+    data = w.world()
+    retriever = (NextItem() if "sequential" in parts else Popularity()).build()
+    retriever.fit(data.train, data.valid, data.items)
+    ranker = None
+    if "ranker" in parts:
+        ranker = TwoTask().build()
+        n = len(data.items)
+        click = np.arange(n) % 3 == 0
+        shown = pl.DataFrame({"item_id": list(data.items.ids), "click": click, "conversion": click})
+        ranker.fit(shown, data.items, None)
+    return Recommender(retriever, ranker, every_second if "reranker" in parts else None, depth=7), data
+
+
+@pytest.mark.parametrize("parts", ["popularity", "sequential", "ranker", "sequential ranker", "ranker reranker"])
+class TestEveryCombination:
+    def test_answers_keep_the_retrievers_promises(self, parts: str) -> None:
+        recommender, data = made(parts)
+        request = w.requests(data.train, [7, 2, 30, 0, 11])
+        allowed = np.arange(w.ITEMS) % 5 != 0
+        items, scores = recommender.recommend(request, K, allowed)
+        assert items.shape == scores.shape == (B, K)
+        assert (items.dtype, scores.dtype) == (np.int64, np.float32)
+        assert ((items == -1) == np.isneginf(scores)).all()
+        for row in range(B):
+            real = items[row][items[row] >= 0]
+            assert allowed[real].all()
+            assert not set(real.tolist()) & set(request.history[row].indices.tolist())
+            assert len(set(real.tolist())) == len(real)
+
+    def test_the_same_request_gets_the_same_answer(self, parts: str) -> None:
+        recommender, data = made(parts)
+        request = w.requests(data.train, [7, 2, 30, 0, 11])
+        first, again = recommender.recommend(request, K), made(parts)[0].recommend(request, K)
+        np.testing.assert_array_equal(first[0], again[0])
+        np.testing.assert_array_equal(first[1], again[1])
+
+
+@pytest.mark.parametrize("parts", ["popularity", "sequential"])
+def test_attach_reaches_the_retriever(parts: str) -> None:
+    recommender, data = made(parts)
+    rows = np.random.default_rng(3).permutation(w.ITEMS)
+    request = w.requests(data.train, [7, 2, 30, 0, 11])
+    before = recommender.recommend(request, K)[1]
+    recommender.attach(w.rearranged(data.items, rows))
+    np.testing.assert_allclose(recommender.recommend(w.columns(request, rows), K)[1], before, rtol=1e-5)
