@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fusionrec.errors import FusionrecError, UsageError
+
+if TYPE_CHECKING:
+    from fusionrec.config import Params
+    from fusionrec.paths import Paths
 
 app = typer.Typer(
     name="fusionrec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -19,13 +24,42 @@ config_app = typer.Typer(no_args_is_help=True, help="Show or check params.yaml."
 app.add_typer(config_app, name="config")
 
 
-def _paths() -> Any:
+def _paths() -> Paths:
+    """The project, with its private home and DVC's private site cache in place."""
     from fusionrec.paths import Paths
-    from fusionrec.stages.process import private_home
+    from fusionrec.stages.process import private_home, private_site_cache
 
     paths = Paths.find()
     private_home(paths.home)
+    private_site_cache(paths.project, paths.home)
+    os.environ["DVC_SITE_CACHE_DIR"] = str(paths.home / "dvc-site")
     return paths
+
+
+def _params(paths: Paths) -> Params:
+    from fusionrec import config
+
+    return config.load(paths.project / "params.yaml")
+
+
+def _say(text: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(highlight=False, soft_wrap=True).print(escape(text))
+
+
+def _table(rows: list[dict[str, Any]], title: str = "") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for column in rows[0] if rows else ():
+        table.add_column(column, justify="right" if isinstance(rows[0][column], (int, float)) else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if v is None else f"{v:,.2f}" if isinstance(v, float) else escape(str(v)) for v in row.values()))
+    Console(highlight=False).print(table)
 
 
 @app.command()
@@ -40,10 +74,210 @@ def run(
     raise SystemExit(run_main(stage, modality, wait))
 
 
+@app.command()
+def repro(
+    force: Annotated[bool, typer.Option("--force", help="run every stage, up to date or not")] = False,
+    wait: Annotated[float | None, typer.Option(help="seconds to wait for another run")] = None,
+) -> None:
+    """Bring everything up to date (dvc repro), then make sure the bundle is registered."""
+    from fusionrec.stages import reproduce
+    from fusionrec.stages.lock import default_wait, project_lock
+
+    paths = _paths()
+    params = _params(paths)  # a bad params.yaml ends here, before DVC or a shell sees it
+    _need_source(paths, params)
+    with project_lock(paths.home, "fusionrec repro", default_wait() if wait is None else wait) as token:
+        child = reproduce.start(paths.project, paths.home, reproduce.command(force=force), token, capture=False)
+        try:
+            code = child.wait()
+        finally:
+            reproduce.stop(child)
+        if code == 0:
+            os.environ.update(token)
+            from fusionrec.stages.runner import run_stage, show
+
+            show(run_stage("register", paths))
+    if code:
+        raise SystemExit(code)
+
+
+def _need_source(paths: Paths, params: Params) -> None:
+    from fusionrec.errors import ConfigError
+
+    if not (paths.project / params.source.root).is_dir():
+        hint = "run `fusionrec demo-data` first" if params.source.root == "data/raw/atelier" else "point it to the catalogue"
+        raise ConfigError(f"source.root: {params.source.root} is not a folder; {hint}")
+
+
+@app.command()
+def register(wait: Annotated[float | None, typer.Option(help="seconds to wait for another run")] = None) -> None:
+    """Make sure that a version with this bundle's digest exists in MLflow (does nothing twice)."""
+    from fusionrec.stages.runner import run_stage, show
+
+    show(run_stage("register", _paths(), wait=wait))
+
+
+@app.command()
+def promote(version: Annotated[int | None, typer.Option(help="which version; default: the challenger")] = None) -> None:
+    """Compare challenger and champion on common data; move `champion` if it is better, else exit 4."""
+    from fusionrec.stages import promote as stage
+    from fusionrec.stages.lock import default_wait, project_lock
+    from fusionrec.stages.runner import show, write_json
+
+    paths = _paths()
+    params = _params(paths)
+    with project_lock(paths.home, "promote", default_wait()):
+        report = stage.run(params, paths, version=version).as_dict()
+    write_json(paths.reports / "promote.json", report)
+    show(report)
+
+
+@app.command()
+def check(folder: Annotated[Path, typer.Argument(help="a folder with items and interactions")]) -> None:
+    """Look at a catalogue folder as ingest would: found columns, rows, a suggested source section."""
+    from fusionrec.data import check as checker
+
+    _show_check(checker.check(folder))
+
+
+def _show_check(found: Any) -> None:
+    from fusionrec.types import Report
+
+    if isinstance(found, Report):
+        from fusionrec.stages.runner import show
+
+        show({**found.as_dict(), "seconds": {"total": 0.0, **found.seconds}})
+    else:
+        _say(str(found))
+
+
+@app.command()
+def plan() -> None:
+    """Before a run: rows per table, what is stale and why, minutes and disk expected."""
+    from fusionrec.stages import planning
+
+    paths = _paths()
+    params = _params(paths)
+    _need_source(paths, params)
+    found = planning.plan(params, paths)
+    _say("rows: " + ", ".join(f"{name} {count:,}" for name, count in found.rows.items()))
+    _table([
+        {"stage": s.address, "state": s.reason or "up to date", "minutes": s.minutes if s.reason else None, "estimated from": s.basis}
+        for s in found.stages
+    ])
+    _say(f"about {found.minutes:.1f} minutes; up to {found.disk_mib:,.0f} MiB of disk ({found.free_mib:,.0f} MiB free)")
+
+
+@app.command()
+def use(recipe: Annotated[str, typer.Argument(help="a file name in recipes/, without .yaml")]) -> None:
+    """Write a recipe to params.yaml; switching back later is a cache checkout."""
+    from fusionrec.stages import adopt as adopting
+    from fusionrec.stages.lock import default_wait, project_lock
+
+    paths = _paths()
+    with project_lock(paths.home, "use", default_wait()):
+        adopting.use(paths, recipe)
+    _say(f"params.yaml is now the recipe {recipe}; next: fusionrec plan, fusionrec repro")
+
+
+@app.command()
+def adopt(run: Annotated[str, typer.Argument(metavar="RUN", help="a run id (or its beginning) of an isolated run")]) -> None:
+    """Make an isolated run the project's state: params.yaml, dvc.lock and data."""
+    from fusionrec.stages import adopt as adopting
+    from fusionrec.stages.lock import default_wait, project_lock
+
+    paths = _paths()
+    with project_lock(paths.home, "adopt", default_wait()):
+        written = adopting.adopt(paths, run)
+    _say(f"wrote {', '.join(written)} and checked out the run's data")
+
+
+@app.command("demo-data")
+def demo_data(
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    items: Annotated[int | None, typer.Option(min=20, help="default: the generator's")] = None,
+    users: Annotated[int | None, typer.Option(min=20, help="default: the generator's")] = None,
+    strength: Annotated[list[str] | None, typer.Option(help="how much a modality carries, e.g. text=0 (repeatable)")] = None,
+    out: Annotated[Path, typer.Option(help="where the catalogue goes")] = Path("data/raw/atelier"),
+) -> None:
+    """Generate the demo catalogue `atelier` and record it with DVC."""
+    from fusionrec import cli_demo as writing
+
+    paths = _paths()
+    _say(writing.write(paths, out, seed=seed, items=items, users=users, strengths=_strengths(strength or [])))
+
+
+def _strengths(pairs: list[str]) -> dict[str, float]:
+    found = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise UsageError(f"--strength needs NAME=NUMBER such as text=0, found {pair!r}") from None
+    return found
+
+
+@app.command()
+def doctor() -> None:
+    """Look for what is wrong or went unnoticed: unregistered bundle, missing weights, lock, versions. Exit 78 on failures."""
+    from fusionrec.stages.doctor import examine
+
+    found = examine(_paths())
+    _table([{"": f.level, "topic": f.topic, "found": f.text} for f in found])
+    if any(f.level == "fail" for f in found):
+        raise SystemExit(78)
+
+
+@app.command()
+def verify() -> None:
+    """Re-hash the cache objects that dvc.lock uses and the embedding store; a flipped bit is named (exit 78)."""
+    from fusionrec.stages.verify import verify as run_verify
+
+    found = run_verify(_paths())
+    _say(f"{found.files:,} objects, {found.bytes / 2**20:,.1f} MiB: all as recorded")
+    for name in found.missing[:10]:
+        _say(f"not in the cache: {name} (dvc pull, or fusionrec repro)")
+
+
+@app.command()
+def table() -> None:
+    """Print the results of the last evaluation."""
+    import json
+
+    from fusionrec.errors import ConfigError
+    from fusionrec.evaluation import table as results
+
+    path = _paths().evaluation / "table.json"
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: run `fusionrec repro` first")
+    _say(results.render(json.loads(path.read_text(encoding="utf-8"))))
+
+
+@config_app.command("show")
+def config_show() -> None:
+    """The resolved parameters, defaults included. params.yaml holds no secrets; environment values that look so are hidden."""
+    import yaml
+
+    from fusionrec.stages.doctor import without_secrets
+
+    _say(yaml.safe_dump(without_secrets(_params(_paths()).model_dump(mode="json")), sort_keys=False, allow_unicode=True).strip())
+
+
+@config_app.command("check")
+def config_check(file: Annotated[Path | None, typer.Argument(help="default: the project's params.yaml")] = None) -> None:
+    """Validate a params file; every problem at once, exit 78."""
+    from fusionrec import config
+
+    path = file or _paths().project / "params.yaml"
+    params = config.load(path)
+    _say(f"{path.name} is valid: {params.train.retriever.kind} with {', '.join(params.modalities) or 'no'} modalities")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code (design: 0, 1, 2, 3, 4, 5, 69, 75, 78, 130, 143)."""
     from fusionrec.stages.process import harden, on_sigterm
-    from fusionrec.stages.runner import fail, guarded
+    from fusionrec.stages.runner import guarded
 
     harden()
     on_sigterm()
@@ -61,7 +295,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise usage from None
         return result if isinstance(result, int) else 0
 
-    del fail
     return guarded("cli", action, lambda: _paths().home)
 
 
@@ -77,6 +310,3 @@ def _usage(error: Exception) -> FusionrecError | None:
         near = get_close_matches(wrong, names, 1)
         text = f"no command {wrong!r}" + (f" (did you mean {near[0]!r}?)" if near else "") + "; see fusionrec --help"
     return UsageError(text or "see fusionrec --help")
-
-
-__all__ = ["Path", "app", "main"]

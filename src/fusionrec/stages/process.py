@@ -58,7 +58,7 @@ def child_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
         **TELEMETRY_OFF,
         "PATH": path if path.split(os.pathsep)[0] == bin_folder else bin_folder + os.pathsep + path,
         "FUSIONREC_HOME": str(home),
-        "DVC_SITE_CACHE_DIR": str(home / "dvc"),
+        "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),
         "PYTHONUNBUFFERED": "1",
         **(extra or {}),
     }
@@ -143,3 +143,41 @@ def _descendants(root: int) -> list[int]:
         found += children
         queue += children
     return found
+
+
+def group_members(group: int) -> list[int]:
+    """The live processes of a process group."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and _stat(int(folder.name)) is not None:
+            try:
+                if os.getpgid(int(folder.name)) == group:
+                    found.append(int(folder.name))
+            except ProcessLookupError:
+                continue
+    return found
+
+
+def private_site_cache(project: Path, home: Path) -> None:
+    """Point DVC's site cache into the home, for a bare ``dvc`` too.
+
+    DVC's default is a folder that everyone may write to and that it unpickles from. The path is absolute and so belongs in
+    .dvc/config.local, which git ignores; it is rewritten when the project has moved.
+    """
+    import configparser
+
+    folder = project / ".dvc"
+    if not folder.is_dir():
+        return
+    local, wanted = folder / "config.local", str(home / "dvc-site")
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(local, encoding="utf-8")
+    if config.get("core", "site_cache_dir", fallback=None) == wanted:
+        return
+    if not config.has_section("core"):
+        config.add_section("core")
+    config.set("core", "site_cache_dir", wanted)
+    temporary = folder / f"config.local.{os.getpid()}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        config.write(file)
+    os.replace(temporary, local)

@@ -1,0 +1,54 @@
+"""Writes the demo catalogue and records it with DVC. Not a stage: it makes what the pipeline reads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from fusionrec.errors import ConfigError, UsageError
+from fusionrec.paths import Paths
+from fusionrec.stages.lock import default_wait, project_lock
+from fusionrec.stages.process import child_environment
+
+
+def write(
+    paths: Paths, out: Path, *, seed: int, items: int | None, users: int | None, strengths: Mapping[str, float]
+) -> str:
+    """Generate into ``out`` (relative to the project), with the truth beside it; ``dvc add`` it inside a DVC project.
+
+    Returns what was done in a sentence.
+    """
+    from fusionrec import demo
+
+    folder = (paths.project / out).resolve()
+    if folder == paths.project.resolve() or paths.home.resolve() in [folder, *folder.parents]:
+        raise UsageError(f"--out {out} is not a place for a catalogue")
+    sizes = {name: value for name, value in (("n_items", items), ("n_users", users)) if value is not None}
+    with project_lock(paths.home, "demo-data", default_wait()):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        demo.write(folder, _truth(paths), seed=seed, strengths=dict(strengths), progress=_progress, **sizes)
+        inside = folder.is_relative_to(paths.project.resolve()) and (paths.project / ".dvc").is_dir()
+        if inside:
+            _dvc_add(paths, folder.relative_to(paths.project.resolve()))
+    return f"wrote {out}" + (" and recorded it with dvc add" if inside else "")
+
+
+def _truth(paths: Paths) -> Path:
+    """Where the true preference is kept: private, outside everything a stage reads."""
+    return paths.home / "truth"
+
+
+def _progress(text: object) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _dvc_add(paths: Paths, relative: Path) -> None:
+    done = subprocess.run(  # noqa: S603  (a list, no shell)
+        [sys.executable, "-m", "dvc", "add", "-q", "--", str(relative)], cwd=paths.project,
+        env=child_environment(paths.home), capture_output=True, text=True, check=False,
+    )
+    if done.returncode:
+        raise ConfigError(f"dvc add {relative}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")

@@ -1,0 +1,111 @@
+"""DVC as a child: ``python -m fusionrec.stages.reproduce [--single-item] [--force] [ADDRESS ...]``.
+
+What ``dvc repro`` does, with three differences: it dies with its parent, it waits for DVC's own short lock instead of failing
+(somebody may be looking at ``dvc status``), and it ends with the exit code of the stage that failed, not with 255.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fusionrec.errors import ConfigError
+from fusionrec.stages.process import child_environment, die_with_parent, harden, on_sigterm
+from fusionrec.stages.runner import fail, guarded
+
+
+def command(addresses: Sequence[str] = (), *, single_item: bool = False, force: bool = False) -> list[str]:
+    """The argument list that starts this module; never a shell string."""
+    flags = [*(["--single-item"] if single_item else []), *(["--force"] if force else [])]
+    return [sys.executable, "-m", "fusionrec.stages.reproduce", *flags, "--", *addresses]
+
+
+def start(project: Path, home: Path, arguments: Sequence[str], extra: dict[str, str], *, capture: bool) -> subprocess.Popen[str]:
+    """Start ``arguments`` in its own process group; with ``capture`` stdout and stderr come as one text stream."""
+    stream = subprocess.PIPE if capture else None
+    return subprocess.Popen(  # noqa: S603  (a list, no shell; addresses are checked against the plan)
+        list(arguments), cwd=project, env=child_environment(home, extra), text=True, encoding="utf-8", errors="replace",
+        stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT if capture else None, start_new_session=True,
+    )
+
+
+def stop(child: subprocess.Popen[str], grace: float = 3.0) -> None:
+    """End the child's whole process group: SIGTERM, then SIGKILL after ``grace`` seconds. Safe to call on a dead child."""
+    import contextlib
+    import os
+    import signal
+
+    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 5.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(patience)
+        if child.poll() is not None and number == signal.SIGTERM and not _group_alive(child.pid):
+            return
+
+
+def _group_alive(group: int) -> bool:
+    """Whether any live (non-zombie) process of this group is left, after giving it a moment to go."""
+    import time
+
+    from fusionrec.stages.process import group_members
+
+    for _ in range(20):
+        if not group_members(group):
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def reproduce(addresses: Sequence[str], single_item: bool, force: bool) -> int:
+    """Reproduce in this process; returns the failed stage's exit code, or 0."""
+    from dvc.exceptions import DvcException, ReproductionError
+    from dvc.logger import setup
+    from dvc.repo import Repo
+
+    setup()
+    try:
+        with Repo(_wait_for_lock=True) as repo:
+            repo.reproduce(targets=list(addresses) or None, single_item=single_item, force=force)
+    except ReproductionError as error:
+        causes = []
+        cause: BaseException | None = error
+        while cause is not None:
+            causes.append(str(cause))
+            cause = cause.__cause__
+        print("ERROR: " + ": ".join(causes), file=sys.stderr)  # noqa: T201
+        exited = re.search(r"exited with (-?\d+)", causes[-1])
+        if exited:
+            code = int(exited.group(1))
+            return code if code > 0 else 128 - code
+        return fail(1, None, causes[-1])
+    except DvcException as error:
+        raise ConfigError(str(error)) from None
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the module; the exit code."""
+    harden()
+    on_sigterm()
+    die_with_parent()
+    parser = argparse.ArgumentParser(prog="fusionrec.stages.reproduce")
+    parser.add_argument("--single-item", action="store_true")
+    parser.add_argument("--force", action="store_true")
+    parser.add_argument("addresses", nargs="*")
+    given = parser.parse_args(arguments)
+    return guarded("reproduce", lambda: reproduce(given.addresses, given.single_item, given.force), _home)
+
+
+def _home() -> Path:
+    from fusionrec.paths import Paths
+
+    return Paths.find().home
+
+
+if __name__ == "__main__":
+    sys.exit(main())
