@@ -19,6 +19,8 @@ class Encoder(ABC):
     """A loaded, frozen encoder. ``dim`` is the width of its vectors."""
 
     dim: int
+    chunk: int = 64
+    """How many inputs the engine hands over at once (it is also the step of the progress bar)."""
 
     @abstractmethod
     def encode(self, batch: Sequence[Any]) -> Float32:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,3 +55,14 @@ class ModalitySpec(Spec):
 
     def build(self) -> Modality:
         raise NotImplementedError
+
+
+def check_accepts(wanted: str) -> Callable[[Any], Any]:
+    """A validator of the ``encoder`` field: the encoder must read what this modality gives."""
+
+    def check(encoder: Any) -> Any:
+        if encoder.accepts != wanted:
+            raise ValueError(f"the encoder {encoder.kind!r} reads {encoder.accepts}, expected one that reads {wanted}")
+        return encoder
+
+    return check

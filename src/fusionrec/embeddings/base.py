@@ -1,0 +1,129 @@
+"""The files of data/embeddings/<modality>/ (docs/contracts.md): written, loaded and checked here only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusionrec.data.files import to_json, write_bytes
+from fusionrec.embeddings.engine import Embedded
+from fusionrec.embeddings.store import Store
+from fusionrec.encoders.base import EncoderSpec
+from fusionrec.encoders.weights import sha256_file
+from fusionrec.errors import IntegrityError
+from fusionrec.modalities.base import ModalityRows
+from fusionrec.paths import Paths
+from fusionrec.types import ItemSet
+
+FILES = ("vectors.npy", "present.npy", "group.npy", "content.npy")
+
+
+def items_digest(ids: Iterable[str]) -> str:
+    """Hex sha256 of the newline-joined ids."""
+    return hashlib.sha256("\n".join(ids).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def write(
+    folder: Path, modality: str, kind: str, encoder: EncoderSpec, ids: Sequence[str], rows: ModalityRows,
+    result: Embedded,
+) -> None:
+    """Fill ``folder``; the manifest comes last. ``content.npy`` (I, 32) uint8: the sha256 of each row's content."""
+    content = np.zeros((len(ids), 32), np.uint8)
+    for row in np.flatnonzero(result.present):
+        content[row] = np.frombuffer(bytes.fromhex(rows.content[row]), np.uint8)
+    if isinstance(result.vectors, np.memmap):
+        result.vectors.flush()
+    else:
+        _save(folder / "vectors.npy", result.vectors)
+    _save(folder / "present.npy", result.present)
+    _save(folder / "group.npy", rows.group)
+    _save(folder / "content.npy", content)
+    manifest = {
+        "format_version": 1, "modality": modality, "kind": kind, "encoder": encoder.model_dump(mode="json"),
+        "fingerprint": encoder.fingerprint(), "dim": int(result.vectors.shape[1]), "items_sha256": items_digest(ids),
+        "n_items": len(ids), "n_present": int(result.present.sum()), "group_names": list(rows.group_names),
+        "files": {name: sha256_file(folder / name) for name in FILES},
+    }
+    write_bytes(folder / "manifest.json", to_json(manifest))
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def read_manifest(paths: Paths, name: str) -> dict[str, Any]:
+    """The manifest of one modality, its files compared with their sha256. Raises IntegrityError."""
+    folder = paths.embeddings / name
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        recorded = dict(manifest["files"])
+        version = manifest["format_version"]
+    except FileNotFoundError:
+        raise IntegrityError(f"data/embeddings/{name}/manifest.json is missing; run the stage embed@{name}") from None
+    except (ValueError, KeyError, TypeError):
+        raise IntegrityError(f"data/embeddings/{name}/manifest.json is no manifest; run embed@{name} again") from None
+    if version != 1 or set(recorded) != set(FILES):
+        raise IntegrityError(f"data/embeddings/{name}: found format {version!r}, expected 1; run embed@{name} again")
+    for file, sha in recorded.items():
+        if not (folder / file).is_file() or sha256_file(folder / file) != sha:
+            raise IntegrityError(f"data/embeddings/{name}/{file} does not match its manifest; run embed@{name} again")
+    return manifest
+
+
+def load(paths: Paths, names: Sequence[str]) -> ItemSet:
+    """The catalogue with these modalities, vectors memory-mapped, ids from data/splits/items.parquet.
+
+    Raises IntegrityError where a file changed, or where the embeddings speak of other items than the splits.
+    """
+    import polars as pl
+
+    ids = tuple(pl.read_parquet(paths.splits / "items.parquet", columns=["item_id"])["item_id"].to_list())
+    digest = items_digest(ids)
+    features, present, group = {}, {}, {}
+    for name in names:
+        manifest = read_manifest(paths, name)
+        if manifest["items_sha256"] != digest:
+            raise IntegrityError(
+                f"data/embeddings/{name} speaks of {manifest['n_items']} items, data/splits of {len(ids)} "
+                f"(or of others); run embed@{name} again"
+            )
+        folder = paths.embeddings / name
+        features[name] = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        present[name] = np.load(folder / "present.npy", allow_pickle=False)
+        group[name] = np.load(folder / "group.npy", allow_pickle=False)
+    return ItemSet(ids, features, present, group)
+
+
+def describe(paths: Paths, name: str) -> dict[str, Any]:
+    """``{"encoder", "fingerprint"}`` of one modality, as model manifests carry it."""
+    manifest = read_manifest(paths, name)
+    return {"encoder": manifest["encoder"], "fingerprint": manifest["fingerprint"]}
+
+
+def seed(paths: Paths, name: str, store: Store) -> int:
+    """Put the vectors of data/embeddings/<name>/ that ``store`` lacks into it; how many were put.
+
+    DVC deletes a stage's outs before it runs, so this must happen before, e.g. after ``dvc pull``. A folder that is
+    absent or damaged gives 0: its rows are simply encoded again.
+    """
+    try:
+        manifest = read_manifest(paths, name)
+    except IntegrityError:
+        return 0
+    folder = paths.embeddings / name
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    content = np.load(folder / "content.npy", allow_pickle=False)
+    rows = np.flatnonzero(np.load(folder / "present.npy", allow_pickle=False))
+    first = {content[r].tobytes().hex(): int(r) for r in rows[::-1]}
+    keys = sorted(first)
+    lacking = [k for k, have in zip(keys, store.has(manifest["fingerprint"], keys), strict=True) if not have]
+    for start in range(0, len(lacking), 4096):
+        part = lacking[start : start + 4096]
+        store.put(manifest["fingerprint"], part, np.array(vectors[[first[k] for k in part]]), manifest["dim"])
+    return len(lacking)

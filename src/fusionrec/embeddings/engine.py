@@ -1,0 +1,148 @@
+"""Encodes what the store lacks: identical content once, files decoded in threads while the model computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusionrec.embeddings.store import Store, unusable
+from fusionrec.encoders.base import Encoder, EncoderSpec
+from fusionrec.media.base import MediaError
+from fusionrec.modalities.base import Modality, ModalityRows
+from fusionrec.types import Bool, Float32
+
+Progress = Callable[[int, int], None]
+"""Called with (contents done, contents to encode)."""
+
+SHARD = 256  # rows in a shard: what a killed run loses at most
+DECODERS = 2
+
+
+def silent(done: int, total: int) -> None:
+    """A progress that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """``vectors`` (I, D) float32, zero rows where absent; ``present`` (I,) bool; ``failed`` row -> (code, message).
+
+    ``encoded`` and ``reused`` count distinct contents.
+    """
+
+    vectors: Float32
+    present: Bool
+    encoded: int
+    reused: int
+    failed: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+
+def embed(
+    modality: Modality, rows: ModalityRows, spec: EncoderSpec, store: Store, *,
+    progress: Progress = silent, out: Path | None = None,
+) -> Embedded:
+    """Vectors of all rows of ``modality`` (whose ``rows`` this is), through ``store``.
+
+    ``out``: an .npy file to write the matrix into (memory-mapped), for catalogues that do not fit into memory. A row
+    whose content cannot be loaded or encodes to NaN or zero becomes absent, with a reason; that is never an error.
+    """
+    fingerprint = spec.fingerprint()
+    first: dict[str, int] = {}
+    for row in np.flatnonzero(rows.present):
+        first.setdefault(rows.content[row], int(row))
+    contents = list(first)
+    known = store.has(fingerprint, contents)
+    missing = [(key, first[key]) for key, have in zip(contents, known, strict=True) if not have]
+    reasons = _encode(modality, missing, spec, fingerprint, store, progress) if missing else {}
+    vectors, present = _collect(store, fingerprint, rows, reasons, out)
+    failed = {int(r): reasons[rows.content[r]] for r in np.flatnonzero(rows.present) if rows.content[r] in reasons}
+    return Embedded(vectors, present, len(missing) - len(reasons), int(known.sum()), failed)
+
+
+def _encode(
+    modality: Modality, missing: Sequence[tuple[str, int]], spec: EncoderSpec, fingerprint: str, store: Store,
+    progress: Progress,
+) -> dict[str, tuple[str, str]]:
+    """Encode and store; returns content -> (code, message) of what could not be."""
+    reasons: dict[str, tuple[str, str]] = {}
+    encoder: Encoder | None = None
+    keys: list[str] = []
+    blocks: list[Float32] = []
+    done = 0
+
+    def flush() -> None:
+        if keys and encoder is not None:
+            store.put(fingerprint, keys, np.concatenate(blocks), encoder.dim)
+        keys.clear()
+        blocks.clear()
+
+    progress(0, len(missing))
+    with closing(_loaded(modality, missing)) as stream:
+        while part := list(islice(stream, encoder.chunk if encoder else 64)):
+            good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
+            reasons |= {key: (value.code, str(value)) for key, value in part if isinstance(value, MediaError)}
+            if good:
+                encoder = encoder or spec.build()
+                block = encoder.encode([value for _, value in good])
+                if block.shape != (len(good), encoder.dim):
+                    raise ValueError(f"{spec.kind} gave {block.shape}, expected ({len(good)}, {encoder.dim})")
+                bad = unusable(block)
+                reasons |= {good[i][0]: ("bad_vector", "NaN, infinite or zero") for i in np.flatnonzero(bad)}
+                keys += [key for (key, _), b in zip(good, bad, strict=True) if not b]
+                blocks.append(block[~bad])
+            if len(keys) >= SHARD:
+                flush()
+            done += len(part)
+            progress(done, len(missing))
+    flush()
+    return reasons
+
+
+def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Any]]:
+    """(content, encoder input or MediaError) in the order given; threads run at most 128 inputs ahead."""
+
+    def load(row: int) -> Any:
+        try:
+            return modality.load(row)
+        except MediaError as error:
+            return error
+
+    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+    try:
+        ahead: list[tuple[str, Future[Any]]] = []
+        for key, row in missing:
+            ahead.append((key, pool.submit(load, row)))
+            if len(ahead) > 128:
+                name, future = ahead.pop(0)
+                yield name, future.result()
+        for name, future in ahead:
+            yield name, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _collect(
+    store: Store, fingerprint: str, rows: ModalityRows, reasons: dict[str, tuple[str, str]], out: Path | None
+) -> tuple[Float32, Bool]:
+    """(I, D) vectors and (I,) present, read from the store."""
+    wanted = np.array([r for r in np.flatnonzero(rows.present) if rows.content[r] not in reasons], np.int64)
+    n = len(rows.content)
+    vectors: Float32 | None = None
+    present = np.zeros(n, bool)
+    for positions, block in store.blocks(fingerprint, [rows.content[r] for r in wanted]):
+        if vectors is None:
+            shape = (n, block.shape[1])
+            vectors = np.zeros(shape, np.float32) if out is None else np.lib.format.open_memmap(
+                out, mode="w+", dtype=np.float32, shape=shape
+            )
+        vectors[wanted[positions]] = block
+        present[wanted[positions]] = True
+    if int(present.sum()) != len(wanted):
+        raise RuntimeError(f"the store lost {len(wanted) - int(present.sum())} vectors while they were read; run again")
+    return (np.zeros((n, 0), np.float32) if vectors is None else vectors), present

