@@ -94,7 +94,8 @@ def whole(world, tmp_path_factory):
     bundled(world, EASE(), root / "bundle")
     renamed = {i: f"{i}'" for i in world.items.ids}  # another catalogue: no file of its bundle equals one of ours
     other = replace(
-        world, items=replace(world.items, ids=tuple(renamed.values())),
+        world,
+        items=replace(world.items, ids=tuple(renamed.values()), features={"text": -world.items.features["text"]}),
         table=world.table.with_columns(pl.col("item_id").replace_strict(renamed)),
         trained=world.trained.with_columns(pl.col("item_id").replace_strict(renamed)),
     )

@@ -28,7 +28,7 @@ class BundleModel(PythonModel):
         self.row = {item: row for row, item in enumerate(self.bundle.catalogue.items.ids)}
         self.user_row = {int(value): row for row, value in enumerate(self.bundle.users)}
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads type hints
         import pandas as pd
 
         from fusionrec.registry.bundle import user_hashes

@@ -74,24 +74,22 @@ def client(home: Path) -> Iterator[tuple[Any, Location]]:
     for name, value in _BOUNDS.items():
         os.environ.setdefault(name, value)
     os.environ.update(_FORCED)
+    # MLflow writes its global URI into the environment, where the next call would take it for the user's wish
+    temporary = {"MLFLOW_REGISTRY_URI": where.uri}
     if where.artifacts is not None:  # else a ./mlruns folder appears in the working directory
-        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = where.artifacts.as_uri()
+        temporary["_MLFLOW_SERVER_ARTIFACT_ROOT"] = where.artifacts.as_uri()
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", *temporary)}
+    os.environ.update(temporary)
     try:
         import logging
 
-        import mlflow
         from mlflow import MlflowClient
+        from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
-        before = (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
-        mlflow.set_tracking_uri(where.uri)
-        mlflow.set_registry_uri(where.uri)
-        try:
+        with _use_tracking_uri(where.uri):
             yield MlflowClient(tracking_uri=where.uri, registry_uri=where.uri), where
-        finally:
-            mlflow.set_tracking_uri(before[0])
-            mlflow.set_registry_uri(before[1])
     except FusionrecError:
         raise
     except Exception as error:
@@ -99,6 +97,11 @@ def client(home: Path) -> Iterator[tuple[Any, Location]]:
         if meant is None:
             raise
         raise meant from error
+    finally:
+        for name, old in before.items():
+            os.environ.pop(name, None)
+            if old is not None:
+                os.environ[name] = old
 
 
 def explain(error: Exception, where: Location) -> FusionrecError | None:

@@ -1,0 +1,181 @@
+"""A real sqlite MLflow; made once, copied for each test because its first start takes seconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from fusionrec.errors import ConfigError, IntegrityError, Unavailable
+from fusionrec.recommenders.ease import EASE
+from fusionrec.registry import bundle, mlflow_store, tracking
+
+from .conftest import bundled
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A home whose database exists and holds nothing."""
+    home = tmp_path_factory.mktemp("mlflow-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert mlflow_store.find(home, "fusionrec", version=1) is None
+    return home
+
+
+@pytest.fixture
+def home(empty_store, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(empty_store, tmp_path / "home")
+    return tmp_path / "home"
+
+
+def entry(folder: Path, **kwargs) -> mlflow_store.Entry:
+    return mlflow_store.Entry(
+        bundle=folder,
+        params={"train": {"seed": 3, "retriever": {"kind": "ease", "reg": 2.5}, "baselines": []}},
+        metrics={"ease": {"all": {"ndcg@20": 0.25, "note": "x", "gone": float("nan")}}},
+        datasets=[mlflow_store.Dataset("train", "training", "data/splits/train.parquet", "d" * 32, "dvc.md5", 99)],
+        texts={"card.md": "# <b>card</b>"},
+        curve=[{"step": 0, "epoch": 0, "loss": 0.5}, {"step": 1, "epoch": 1, "loss": 0.25}],
+        tags={"git_commit": "unknown", "data_version": "v"}, **kwargs,
+    )
+
+
+def register(home: Path, folder: Path, **kwargs) -> mlflow_store.Registered:
+    return mlflow_store.register(home, "fusionrec", "exp", bundle.read_bundle_json(folder), entry(folder, **kwargs))
+
+
+def test_registering_records_everything_once(home, ease_bundle, world, tmp_path):
+    first = register(home, ease_bundle, example=json.dumps([world.items.ids[0]]))
+    start = time.monotonic()
+    second = register(home, ease_bundle)
+    assert time.monotonic() - start < 4
+    assert first.created and not second.created
+    assert (first.version, first.run_id) == (second.version, second.run_id) == (1, first.run_id)
+    assert second.aliases == ("challenger",)
+    assert not (tmp_path / "mlruns").exists()
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking.locate(home).uri)
+    assert len(client.search_model_versions("name = 'fusionrec'")) == 1
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.retriever.kind"] == "ease" and run.data.params["train.seed"] == "3"
+    assert run.data.metrics["ease/all/ndcg_at_20"] == 0.25 and "ease/all/gone" not in run.data.metrics
+    assert [(m.step, m.value) for m in client.get_metric_history(first.run_id, "curve/loss")] == [(0, 0.5), (1, 0.25)]
+    logged = run.inputs.dataset_inputs[0]
+    assert (logged.dataset.name, logged.dataset.digest) == ("train", "d" * 32)
+    about = bundle.read_bundle_json(ease_bundle)
+    tags = client.get_model_version("fusionrec", "1").tags
+    assert (tags["bundle_digest"], tags["model_digest"]) == (about["bundle"], about["model"])
+    assert run.data.tags["bundle_digest"] == about["bundle"]
+    # personal data and pickles never leave the project
+    names = {p.name for p in (home / "mlflow/artifacts").rglob("*") if p.is_file()}
+    assert "histories.parquet" not in names and {"model.safetensors", "bundle.json", "MLmodel"} <= names
+    assert not [n for n in names if n.endswith((".pkl", ".pickle", ".joblib"))]
+    assert world.users[3].encode() not in b"".join(
+        p.read_bytes() for p in (home / "mlflow").rglob("*") if p.is_file()
+    )
+
+    with tracking.client(home):
+        import mlflow
+
+        served = mlflow.pyfunc.load_model("models:/fusionrec@challenger")
+    asked = [world.items.ids[0], world.items.ids[3]]
+    answer = served.predict(pd.DataFrame({"history": [json.dumps(asked), ",".join(asked[:1]), ""]}), params={"k": 4})
+    lists = [json.loads(text) for text in answer["items"]]
+    assert [len(x) for x in lists[:2]] == [4, 4] and not set(lists[0]) & set(asked)
+    assert [len(json.loads(s)) for s in answer["scores"]] == [len(x) for x in lists]
+    direct, _ = bundle.load_bundle(ease_bundle).recommender().recommend(_request(world, [0, 3]), 4)
+    assert lists[0] == [world.items.ids[i] for i in direct[0]]
+
+    got = mlflow_store.download(home, first, tmp_path / "down")
+    assert bundle.load_bundle(got, about["bundle"], users=False).digest == about["bundle"]
+
+
+def _request(world, rows):
+    import numpy as np
+    from scipy import sparse
+
+    from fusionrec.types import Requests
+
+    return Requests(np.array([-1]), sparse.csr_matrix(
+        (np.ones(len(rows), np.float32), ([0] * len(rows), rows)), shape=(1, len(world.items))
+    ))
+
+
+def test_a_wiped_store_and_lost_artifacts_get_their_version_back(home, empty_store, ease_bundle):
+    assert register(home, ease_bundle).created
+    shutil.rmtree(home / "mlflow/artifacts")
+    again = register(home, ease_bundle)
+    assert again.created and again.version == 2
+    assert not register(home, ease_bundle).created
+    # this process keeps the old database open, so the wiped one lives at another path
+    shutil.copytree(empty_store, home.with_name("wiped"))
+    back = register(home.with_name("wiped"), ease_bundle)
+    assert back.created and back.version == 1 and back.aliases == ("challenger",)
+
+
+def test_a_tampered_bundle_is_not_registered(home, ease_bundle):
+    path = ease_bundle / "model/model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        register(home, ease_bundle)
+    assert mlflow_store.find(home, "fusionrec", version=1) is None
+
+
+def test_an_altered_artifact_is_not_served_or_promoted(home, ease_bundle, tmp_path):
+    registered = register(home, ease_bundle)
+    path = next((home / "mlflow/artifacts").rglob("model.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    got = mlflow_store.download(home, registered, tmp_path / "down")
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        bundle.load_bundle(got, registered.tags["bundle_digest"], users=False)
+
+
+def test_a_dead_server_is_said_within_a_minute(tmp_path, ease_bundle, monkeypatch):
+    import socket
+
+    with socket.socket() as silent:  # accepts and never answers, like a stopped process
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(8)
+        for uri in (f"http://u:secret@127.0.0.1:{silent.getsockname()[1]}", "http://127.0.0.1:9"):
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+            start = time.monotonic()
+            with pytest.raises(Unavailable, match=r"nothing is lost") as caught:
+                register(tmp_path / "home", ease_bundle)
+            assert time.monotonic() - start < 30
+            assert caught.value.exit_code == 69 and "fusionrec register" in str(caught.value)
+            assert "secret" not in str(caught.value)
+
+
+def test_an_odd_uri_is_a_config_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:./mlruns")
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI"):
+        tracking.locate(tmp_path)
+
+
+def test_an_older_schema_says_how_to_upgrade(home):
+    with sqlite3.connect(home / "mlflow/mlflow.db") as db:
+        db.execute("update alembic_version set version_num = '0a8213491aaa'")
+    # the client caches one store for each URI, so this database gets another path
+    shutil.move(home, home.with_name("older"))
+    with pytest.raises(ConfigError, match="mlflow db upgrade"):
+        mlflow_store.find(home.with_name("older"), "fusionrec", version=1)
+
+
+def test_names_that_mlflow_takes():
+    nested = {"a": {"ndcg@20": 1, "ndcg 20": 2, "ndcg/20": 3, "x": True, "y": None, "z": float("inf")}, "..": {"é": 4}}
+    flat = mlflow_store.safe_metrics(nested)
+    assert flat["a/ndcg_at_20"] == 1.0 and sorted(flat.values()) == [1.0, 2.0, 3.0, 4.0] and len(flat) == 4
+    assert dict(mlflow_store.flatten({"a": {"b": [1, {"c": 2}]}, "e": {}})) == {"a.b.0": 1, "a.b.1.c": 2, "e": {}}
