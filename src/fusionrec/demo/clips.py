@@ -37,9 +37,9 @@ def render(
     rng: np.random.Generator, shape: str, look: Mapping[str, str], motion: str, speed: str
 ) -> list[np.ndarray]:
     """The frames of one clip: T = 30 arrays (SIZE, SIZE, 3) uint8."""
-    still = pictures.render(rng, shape, look, size=SIZE * 3 // 2, centred=True)
-    border = tuple(int(c) for c in still[:3].reshape(-1, 3).mean(axis=0))
-    plate, zoomed_out = Image.fromarray(still), 1.5 * 0.92
+    still = pictures.render(rng, shape, look, size=SIZE * 3 // 2, for_clip=True)
+    # The background goes on beyond the picture, so that no edge of it ever moves through the frame.
+    plate, zoomed_out = Image.fromarray(np.pad(still, ((SIZE, SIZE), (SIZE, SIZE), (0, 0)), mode="edge")), 1.5 * 0.92
     t = np.arange(round(FPS * SECONDS)) / FPS
     frames = []
     for dx, dy, zoom, angle in zip(*_path(rng, motion, t, SPEEDS[speed]), strict=True):
@@ -48,9 +48,7 @@ def render(
         cx, cy = plate.width / 2 + 1.5 * SIZE * dx + shake[0], plate.height / 2 + 1.5 * SIZE * dy + shake[1]
         half = SIZE / 2
         affine = (c, -s, cx - c * half + s * half, s, c, cy - s * half - c * half)
-        frame = plate.transform(
-            (SIZE, SIZE), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR, fillcolor=border
-        )
+        frame = plate.transform((SIZE, SIZE), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
         frames.append(np.asarray(frame))
     return frames
 

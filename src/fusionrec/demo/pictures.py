@@ -137,13 +137,14 @@ def _finish(
 
 
 def render(
-    rng: np.random.Generator, shape: str, look: Mapping[str, str], size: int = SIZE, centred: bool = False
+    rng: np.random.Generator, shape: str, look: Mapping[str, str], size: int = SIZE, for_clip: bool = False
 ) -> np.ndarray:
-    """Draw one picture, (size, size, 3) uint8. ``look``: colour, pattern, finish; ``centred``: upright, in the middle."""
+    """Draw one picture, (size, size, 3) uint8. ``look``: colour, pattern, finish; ``for_clip``: upright, in the
+    middle, no camera noise."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(axis, axis)
     turn, dx, dy = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.08, 0.08), rng.uniform(-0.06, 0.06)
-    if centred:
+    if for_clip:
         turn = dx = dy = 0.0
     scale, stretch, flip = 0.88 * rng.uniform(0.72, 0.95), rng.uniform(0.90, 1.10), float(rng.choice([-1, 1]))
     light = rng.uniform(0.25, 0.7) * float(rng.choice([-1, 1]))
@@ -170,7 +171,7 @@ def render(
     ground = ground * (1 - 0.28 * shadow)[..., None]
 
     cover = np.maximum(body, trim)[..., None]
-    picture = 255 * (thing * cover + ground * (1 - cover)) + rng.normal(0, rng.uniform(1, 4), (size, size, 1))
+    picture = 255 * (thing * cover + ground * (1 - cover)) + (0 if for_clip else rng.normal(0, rng.uniform(1, 4), (size, size, 1)))
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
