@@ -259,7 +259,7 @@ def _lines(bad: pl.DataFrame, table: str) -> pl.DataFrame:
 
     columns = {**{c: pl.String for c in (C.USER, C.ITEM, C.QUERY, C.EVENT)}, C.TIME: TIME}
     keyed = bad.with_columns([pl.lit(None, dtype=t).alias(c) for c, t in columns.items() if c not in bad.columns])
-    keys = [printable(k or "", 600) for k in keyed.select(row_key(table).alias("key")).to_series().to_list()]
+    keys = [printable(k or "", 600) for k in keyed.select(row_key(table, keyed.columns).alias("key")).to_series().to_list()]
     return bad.select(
         pl.Series("key", keys, dtype=pl.String), pl.col("__code").alias("code"), pl.col("__column").alias("column"),
         pl.col("__found").alias("found"),

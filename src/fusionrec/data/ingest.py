@@ -18,7 +18,7 @@ Look = Callable[[str, str], Medium]
 """(path relative to the media root, kind) -> what was found there."""
 MEDIA_EXPECTED = {
     "unsafe_path": "a path inside the media folder, no URL", "missing_file": "a file in the media folder",
-    "large_file": "a file below 1 GiB",
+    "not_a_file": "a regular file", "large_file": "a file below 1 GiB", "unreadable": "a file that may be read",
 }
 
 
@@ -131,7 +131,7 @@ def with_media(items: pl.DataFrame, look: Look) -> tuple[pl.DataFrame, pl.DataFr
                 if medium.code is not None:
                     lines.append({
                         "key": item, "code": medium.code, "column": column, "found": printable(path),
-                        "expected": MEDIA_EXPECTED[medium.code], "element": len(paths) if many else None,
+                        "expected": MEDIA_EXPECTED.get(medium.code, "a readable file"), "element": len(paths) if many else None,
                     })
                 if medium.code != "unsafe_path":
                     paths.append(path)

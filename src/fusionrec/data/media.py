@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from fusionrec.media.base import MediaError, resolve
 from fusionrec.paths import Paths
 
 PICTURES = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -31,19 +31,6 @@ class Medium:
     sha256: str | None
     format: str | None = None
     code: str | None = None
-
-
-def safe_path(root: Path, relative: str) -> Path | None:
-    """The real file path of ``relative`` below ``root``, or None where it would leave the root."""
-    if not relative or re.match(r"^[A-Za-z][A-Za-z0-9+.-]*:", relative) or "\\" in relative or "\0" in relative:
-        return None
-    if relative.startswith("/") or ".." in PurePosixPath(relative).parts:
-        return None
-    try:
-        real = (root / relative).resolve()
-    except (OSError, RuntimeError, ValueError):
-        return None
-    return real if real.is_relative_to(root.resolve()) else None
 
 
 def picture_format(data: bytes) -> str | None:
@@ -90,21 +77,19 @@ class MediaHashes:
 
     def look(self, relative: str, kind: str) -> Medium:
         """Hash and probe one file of ``kind`` image, audio or video."""
-        path = safe_path(self.root, relative)
-        if path is None:
-            return Medium(None, code="unsafe_path")
         try:
+            path = resolve(self.root, relative)
             stat = path.stat()
-            if not path.is_file():
-                return Medium(None, code="missing_file")
             if stat.st_size > MAX_MEDIA_BYTES:
                 return Medium(None, code="large_file")
             size, mtime, *rest = self.known.get((str(path), kind), (None, None))
             if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
                 return Medium(*rest)
             data = path.read_bytes()
+        except MediaError as error:
+            return Medium(None, code=error.code)
         except OSError:
-            return Medium(None, code="missing_file")
+            return Medium(None, code="unreadable")
         digest = hashlib.sha256(data).hexdigest()
         form = picture_format(data) if kind == "image" else sound_format(data)
         self.fresh += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Literal
 
 import polars as pl
@@ -67,11 +68,11 @@ def printable(value: object, limit: int = FOUND_CHARS) -> str:
     return "".join(out)
 
 
-def row_key(table: str) -> pl.Expr:
-    """The String key of a row: its id, or ``user_id|item_id|event|timestamp`` for interactions."""
+def row_key(table: str, columns: Sequence[str]) -> pl.Expr:
+    """The String key of a row of a frame with ``columns``: its id, or ``user_id|item_id|event|timestamp`` for interactions."""
     if table != "interactions":
         return pl.col(KEY[table])
-    moment = pl.col(C.TIME).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").fill_null("")
+    moment = pl.col(C.TIME).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").fill_null("") if C.TIME in columns else pl.lit("")
     return pl.concat_str(
         pl.col(C.USER).fill_null(""), pl.col(C.ITEM).fill_null(""), pl.col(C.EVENT).fill_null(""), moment, separator="|"
     )

@@ -103,6 +103,11 @@ def ledger(paths: Paths) -> dict[str, dict[str, int]]:
     return dict(json.loads((paths.tables / "ledger.json").read_text(encoding="utf-8")))
 
 
+def ingested_quarantine(paths: Paths) -> pl.DataFrame:
+    """data/tables/quarantine.parquet: what ingest could not use."""
+    return pl.read_parquet(paths.tables / "quarantine.parquet", glob=False)
+
+
 def quarantined(paths: Paths) -> pl.DataFrame:
     """data/gate/quarantine.parquet. Raises DataRejected where the gate has not passed."""
     path = paths.gate / "quarantine.parquet"
@@ -127,11 +132,11 @@ def accept(frame: pl.DataFrame, lines: pl.DataFrame, table: str) -> pl.DataFrame
     mine = lines.filter((pl.col("table") == table) & (pl.col("stage") == "validate"))
     rows, cells = mine.filter("row"), mine.filter(~pl.col("row"))
     if rows.height:
-        frame = frame.filter(~row_key(table).is_in(rows["key"].unique().implode()))
+        frame = frame.filter(~row_key(table, frame.columns).is_in(rows["key"].unique().implode()))
     for column in cells["column"].unique().sort():
         if column not in MEDIA or table != "items":
             keys = cells.filter(pl.col("column") == column)["key"].unique()
-            frame = frame.with_columns(pl.when(~row_key(table).is_in(keys.implode())).then(pl.col(column)).alias(column))
+            frame = frame.with_columns(pl.when(~row_key(table, frame.columns).is_in(keys.implode())).then(pl.col(column)).alias(column))
     return _usable_media(frame, cells) if table == "items" else frame
 
 
