@@ -40,9 +40,10 @@ def _truth(paths: Paths) -> Path:
     return paths.home / "truth"
 
 
-def _progress(text: object) -> None:
+def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)  # noqa: T201
+        end = "\n" if done >= total else ""
+        print(f"\r\033[Krendering {done:,} of {total:,} files", end=end, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _dvc_add(paths: Paths, relative: Path) -> None:
