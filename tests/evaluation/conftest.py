@@ -85,3 +85,108 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7*7 }}\u202e\U0001f600'
+"""A title that would break out of an attribute, of a text, or of a template."""
+
+
+def write_project(folder, world: World, *, retriever="content", seed=0, timestamps=True):
+    """A project folder up to and including the stages before train, with real files in the contract's formats."""
+    import hashlib
+
+    import polars as pl
+    from PIL import Image
+
+    from fusionrec import config
+    from fusionrec.data import tables
+    from fusionrec.data.files import write_bytes
+    from fusionrec.data.ingest import Canonical
+    from fusionrec.data.schema import quarantine
+    from fusionrec.embeddings import base as embeddings
+    from fusionrec.embeddings.engine import Embedded
+    from fusionrec.encoders.identity import Identity
+    from fusionrec.modalities.base import ModalityRows
+    from fusionrec.paths import Paths
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text("{}\n")
+    paths, raw = Paths(folder, folder / ".fusionrec"), folder / "raw"
+    (raw / "pictures").mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    ids = world.items.ids
+    images: list[list[str] | None] = []
+    digests: list[list[str] | None] = []
+    for row, _ in enumerate(ids):
+        if not world.items.present["image"][row]:
+            images.append(None)
+            digests.append(None)
+            continue
+        colour = tuple(int(v) for v in 60 + 150 * world.items.features["image"][row])
+        name = f"pictures/{row}.jpg"
+        Image.new("RGB", (64, 48), colour).save(raw / name)
+        images.append([name])
+        digests.append([hashlib.sha256((raw / name).read_bytes()).hexdigest()])
+    titles = [HOSTILE if row % 7 == 0 else ("红木 台灯" if row % 2 else f"Lamp {row}") for row in range(len(ids))]
+    items = pl.DataFrame(
+        {"item_id": list(ids), "title": titles, "category": ["<b>lamps</b>" if r % 3 else "灯具" for r in range(len(ids))],
+         "image_paths": pl.Series(images, dtype=pl.List(pl.String)),
+         "image_sha256": pl.Series(digests, dtype=pl.List(pl.String)),
+         "image_format": pl.Series([d and ["jpeg"] for d in digests], dtype=pl.List(pl.String))}
+    )
+    tables.write(paths, Canonical({"items": items}, quarantine(), {}))
+    write_bytes(paths.gate / "quarantine.parquet", tables.parquet(quarantine()))
+
+    def frame(pairs, start):
+        rows, cols = pairs.nonzero()
+        time = pl.Series(1_700_000_000_000_000 + start + np.arange(len(rows)), dtype=pl.Int64)
+        time = time.cast(pl.Datetime("us", "UTC"))
+        if not timestamps:
+            time = pl.Series([None] * len(rows), dtype=pl.Datetime("us", "UTC"))
+        return pl.DataFrame(
+            {"user_id": [world.users[u] for u in rows], "item_id": [ids[i] for i in cols], "timestamp": time}
+        )
+
+    train, valid = world.history.tolil(), sparse.lil_matrix(world.history.shape)
+    for u in range(len(world.users)):
+        last = world.history[u].indices[-1]
+        train[u, last], valid[u, last] = 0, 1
+    for u in range(0, 3):  # users without a row in train
+        for i in world.history[u].indices:
+            train[u, i] = 0
+    parts = {"train": train.tocsr(), "valid": valid.tocsr(), "test": world.positives}
+    write_bytes(paths.splits / "items.parquet", tables.parquet(pl.DataFrame({"item_id": list(ids)})))
+    for at, (name, part) in enumerate(parts.items()):
+        part.eliminate_zeros()
+        write_bytes(paths.splits / f"{name}.parquet", tables.parquet(frame(part, at * 1_000_000)))
+    for name in world.items.modalities:
+        target = paths.embeddings / name
+        target.mkdir(parents=True)
+        noise = rng.normal(0, 0.05, world.items.features[name].shape).astype(np.float32)
+        present = world.items.present[name]
+        vectors = (world.items.features[name] + noise) * present[:, None].astype(np.float32)
+        content = [f"{row:064x}" if p else "" for row, p in enumerate(present)]
+        rows = ModalityRows(present, content, world.items.group[name])
+        embeddings.write(target, name, "precomputed", Identity(), ids, rows, Embedded(vectors, present, 0, 0))
+    params = config.parse({
+        "source": {"kind": "folder", "root": "raw"},
+        "split": {"kind": "global_time", "valid_from": 71, "test_from": 81},
+        "modalities": {n: {"kind": "precomputed", "file": f"{n}.npz"} for n in world.items.modalities},
+        "train": {
+            "retriever": {"kind": retriever}, "fusion": {"kind": "concat"},
+            "baselines": [{"kind": "popularity"}, {"kind": "ease"}],
+        },
+        "evaluate": {"bootstrap": 400, "samples": 5},
+    })
+    return params, paths
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory):
+    """(params, paths, report, world) of a small project, trained and evaluated for real."""
+    from fusionrec.stages import evaluate, train
+
+    world = World(n_users=120, n_items=110, n_cold=35, seed=2)
+    params, paths = write_project(tmp_path_factory.mktemp("project") / "p", world)
+    train.run(params, paths)
+    return params, paths, evaluate.run(params, paths), world

@@ -51,14 +51,17 @@ def evaluate(
     ks: Iterable[int] = (10, 20),
     *,
     name: str = "model",
+    depth: int = 0,
     block: int = 512,
 ) -> Result:
     """Rank the whole catalogue once for each set of candidates and score every slice.
 
     ``block`` bounds memory: never more than block x I scores exist at once. Only users with a positive in one of the
-    slices are ranked. Raises ValueError where two slices share a name.
+    slices are ranked. ``depth``: keep lists of this length where it exceeds every k. Raises ValueError where two
+    slices share a name.
     """
     ks = tuple(ks)
+    width = max(*ks, depth)
     if len({part.name for part in slices}) != len(slices):
         raise ValueError(f"slices must have different names, found {[part.name for part in slices]}")
     lists: dict[str, Int64] = {}
@@ -67,9 +70,9 @@ def evaluate(
         for part in group:
             asked |= np.diff(part.positives.indptr) > 0
         rows = np.flatnonzero(asked)
-        items = np.full((len(requests), max(ks)), -1, np.int64)
+        items = np.full((len(requests), width), -1, np.int64)
         if len(rows):
-            items[rows] = model.recommend(take(requests, rows), max(ks), group[0].candidates, block=block)[0]
+            items[rows] = model.recommend(take(requests, rows), width, group[0].candidates, block=block)[0]
         lists |= {part.name: items for part in group}
     values = {part.name: metrics.per_user(lists[part.name], part.positives, ks) for part in slices}
     return Result(name, values, {part.name: lists[part.name] for part in slices})

@@ -1,0 +1,126 @@
+"""The report's plots: Altair charts drawn to SVG without a browser and without the network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+INK, MUTED, ACCENT, PALE = "#1f2933", "#7b8794", "#c2410c", "#9aa5b1"
+_SCHEME = ["#c2410c", "#2563a8", "#15803d", "#7c3aed", "#b7791f", "#0e7490", "#be185d", "#57606a", "#4d7c0f"]
+
+
+def data_uri(svg: str) -> str:
+    """An SVG as a data: URI for an <img>; inside an image nothing can run or load."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")
+
+
+def svg(chart: Any) -> str:
+    """Draw an Altair chart; vl-convert may fetch from nowhere."""
+    import vl_convert
+
+    spec = json.loads(chart.to_json())
+    return str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+
+
+def _style(chart: Any, title: str) -> Any:
+    return (
+        chart.properties(title=title)
+        .configure(font="Liberation Sans, Arial, sans-serif", background="#ffffff", padding=8)
+        .configure_view(stroke=None)
+        .configure_title(anchor="start", fontSize=14, color=INK, offset=10)
+        .configure_axis(
+            labelColor=INK, titleColor=MUTED, titleFontWeight="normal", gridColor="#e8ecf0", domain=False, ticks=False,
+            labelFontSize=12, labelLimit=230, labelPadding=6,
+        )
+        .configure_legend(labelColor=INK, titleColor=MUTED, labelFontSize=12, labelLimit=230, title=None)
+    )
+
+
+def with_intervals(
+    rows: Sequence[Mapping[str, Any]], title: str, axis: str, highlight: str, reference: float | None = None
+) -> str:
+    """A dot and a 95 % bar for each row (``label``, ``mean``, ``low``, ``high``), top to bottom as given.
+
+    ``highlight``: the label drawn in colour; ``reference``: a dashed line with its value.
+    """
+    import altair as alt
+
+    names = [r["label"] for r in rows]
+    base = alt.Chart(alt.Data(values=[dict(r) for r in rows])).encode(
+        y=alt.Y("label:N", sort=names, title=None, axis=alt.Axis(grid=False)),
+        color=alt.condition(
+            alt.FieldEqualPredicate(field="label", equal=highlight), alt.value(ACCENT), alt.value(PALE)
+        ),
+    )
+    bars = base.mark_rule(strokeWidth=3, opacity=0.55).encode(x=alt.X("low:Q", title=axis), x2="high:Q")
+    dots = base.mark_circle(size=90, opacity=1).encode(x="mean:Q")
+    text = base.mark_text(dy=-11, fontSize=11).encode(x="mean:Q", text=alt.Text("mean:Q", format=".3f"))
+    layers = [bars, dots, text]
+    if reference is not None:
+        line = alt.Chart(alt.Data(values=[{"x": reference}])).mark_rule(color=INK, strokeDash=[4, 4]).encode(x="x:Q")
+        layers.insert(0, line)
+    return svg(_style(alt.layer(*layers).properties(width=430, height=alt.Step(34)), title))
+
+
+def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Sequence[str]) -> str:
+    """One line a ``label`` over ``k``; ``names`` fixes the colours, the main model first."""
+    import altair as alt
+
+    chart = (
+        alt.Chart(alt.Data(values=[dict(r) for r in rows]))
+        .mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
+        .encode(
+            x=alt.X(
+                "k:Q", title="list length K", scale=alt.Scale(type="log", nice=False),
+                axis=alt.Axis(values=sorted({r["k"] for r in rows})),
+            ),
+            y=alt.Y("value:Q", title=axis),
+            color=alt.Color("label:N", scale=alt.Scale(domain=list(names), range=(_SCHEME * 3)[: len(names)])),
+            opacity=alt.condition(
+                alt.FieldEqualPredicate(field="label", equal=names[0]), alt.value(1), alt.value(0.75)
+            ),
+        )
+        .properties(width=400, height=250)
+    )
+    return svg(_style(chart, title))
+
+
+def losses(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> str:
+    """A bar from zero with its interval for each ``label`` and ``part`` (one colour a part)."""
+    import altair as alt
+
+    names = list(dict.fromkeys(r["label"] for r in rows))
+    parts = list(dict.fromkeys(r["part"] for r in rows))
+    base = alt.Chart(alt.Data(values=[dict(r) for r in rows])).encode(
+        y=alt.Y("label:N", sort=names, title=None, axis=alt.Axis(grid=False)),
+        yOffset=alt.YOffset("part:N", sort=parts),
+    )
+    scale = alt.Scale(domain=parts, range=[ACCENT, "#2563a8", "#57606a"][: len(parts)])
+    colour = alt.Color("part:N", scale=scale, sort=parts)
+    bars = base.mark_bar(opacity=0.85).encode(x=alt.X("mean:Q", title=axis), color=colour)
+    whiskers = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
+    return svg(_style(alt.layer(bars, whiskers).properties(width=430, height=alt.Step(20)), title))
+
+
+def shares(rows: Sequence[Mapping[str, Any]], title: str, names: Sequence[str], bands: Sequence[str]) -> str:
+    """Stacked shares of each ``band`` (given from rare to popular) for each ``label``."""
+    import altair as alt
+
+    scale = ["#c2410c", "#dbe4ee", "#8fb0d1", "#2563a8"][-len(bands) :]
+    numbered = [{**r, "place": list(bands).index(r["band"])} for r in rows]
+    chart = (
+        alt.Chart(alt.Data(values=numbered))
+        .mark_bar(size=20)
+        .encode(
+            y=alt.Y("label:N", sort=list(names), title=None, axis=alt.Axis(grid=False)),
+            x=alt.X(
+                "share:Q", title="share of the items shown", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])
+            ),
+            color=alt.Color("band:N", sort=list(bands), scale=alt.Scale(domain=list(bands), range=scale)),
+            order=alt.Order("place:Q"),
+        )
+        .properties(width=400, height=alt.Step(30))
+    )
+    return svg(_style(chart, title))
