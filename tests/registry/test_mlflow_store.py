@@ -12,10 +12,7 @@ import pandas as pd
 import pytest
 
 from fusionrec.errors import ConfigError, IntegrityError, Unavailable
-from fusionrec.recommenders.ease import EASE
 from fusionrec.registry import bundle, mlflow_store, tracking
-
-from .conftest import bundled
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +46,7 @@ def entry(folder: Path, **kwargs) -> mlflow_store.Entry:
 
 
 def register(home: Path, folder: Path, **kwargs) -> mlflow_store.Registered:
-    return mlflow_store.register(home, "fusionrec", "exp", bundle.read_bundle_json(folder), entry(folder, **kwargs))
+    return mlflow_store.register(home, "fusionrec", "exp", bundle.read_bundle_json(folder), lambda: entry(folder, **kwargs))
 
 
 def test_registering_records_everything_once(home, ease_bundle, world, tmp_path):

@@ -65,7 +65,11 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. ``pairs`` (N,) and ``users`` (U,) uint64: see :func:`pair_hashes`, :func:`user_hashes`."""
+    """A verified bundle.
+
+    ``pairs`` (N,) uint64: sorted hashes of the pairs of the fit (:func:`pair_hashes`); ``users`` (U,) uint64: hashes of
+    the users in the order of the model's user rows; ``about``: bundle.json.
+    """
 
     folder: Path
     model: LoadedModel
@@ -93,8 +97,8 @@ class Bundle:
 
 
 def pair_hashes(users: Iterable[str], items: Iterable[str]) -> NDArray[np.uint64]:
-    """Sorted distinct 64-bit hashes of (user pseudonym, item id) pairs, shape (N,)."""
-    return np.unique(_hashes(f"{user}\x00{item}" for user, item in zip(users, items, strict=True)))
+    """64-bit hashes of (user pseudonym, item id) pairs, in the order given, shape (N,)."""
+    return _hashes(f"{user}\x00{item}" for user, item in zip(users, items, strict=True))
 
 
 def user_hashes(users: Iterable[str]) -> NDArray[np.uint64]:
@@ -126,16 +130,18 @@ def save_bundle(
     trained: pl.DataFrame,
     users: Iterable[str],
     metrics: Mapping[str, Any],
+    temporal: bool = False,
 ) -> str:
     """Write the bundle of a model folder; returns its digest.
 
     ``table``: metadata of the items, any order; ``items``: the catalogue with its vectors; ``fingerprints``: modality
     -> encoder fingerprint; ``histories``: what users did, by pseudonym; ``trained``: the pairs that the fit saw
     (``user_id``, ``item_id``); ``users``: pseudonyms in the order of the model's user rows; ``metrics``: the headline.
+    ``temporal``: every pair of the test split is later than every pair that the fit saw.
     """
     trained_model = load_model(model)
     pairs = arrays_to_bytes({
-        "pairs": pair_hashes(trained[Columns.USER], trained[Columns.ITEM]), "users": user_hashes(users),
+        "pairs": np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM])), "users": user_hashes(users),
     })
 
     with fresh_folder(folder) as target:
@@ -151,7 +157,7 @@ def save_bundle(
         write_bytes(target / PAIRS, pairs)
         about = {
             "format_version": FORMAT_VERSION, "model": trained_model.digest, "catalogue": catalogue, "users": people,
-            "bundle": bundle_digest(trained_model.digest, catalogue), "metrics": dict(metrics),
+            "bundle": bundle_digest(trained_model.digest, catalogue), "metrics": dict(metrics), "temporal": temporal,
             "files": {PAIRS: sha256_file(target / PAIRS)},
         }
         write_bytes(target / BUNDLE, to_json({**about, "digest": digest_of(about)}))

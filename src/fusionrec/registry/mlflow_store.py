@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import isfinite
@@ -69,10 +69,12 @@ class Registered:
     aliases: tuple[str, ...] = ()
 
 
-def register(home: Path, name: str, experiment: str, about: Mapping[str, Any], entry: Entry) -> Registered:
+def register(
+    home: Path, name: str, experiment: str, about: Mapping[str, Any], gather: Callable[[], Entry]
+) -> Registered:
     """Make sure that a version with this bundle's digest exists, and give a new one the alias ``challenger``.
 
-    ``about``: bundle.json, already checked. Where the digest is known, nothing is uploaded. Raises Unavailable where
+    ``about``: bundle.json, already checked. Where the digest is known, nothing is gathered or uploaded. Raises Unavailable where
     MLflow does not answer (the call can be repeated), IntegrityError where the bundle on disk does not verify.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -80,7 +82,7 @@ def register(home: Path, name: str, experiment: str, about: Mapping[str, Any], e
         known = _find(client, where, name, about["bundle"])
         if known is not None:
             return known
-        return _create(client, where, name, experiment, about, entry)
+        return _create(client, where, name, experiment, about, gather())
 
 
 def find(home: Path, name: str, *, version: int | None = None, alias: str | None = None) -> Registered | None:

@@ -1,0 +1,57 @@
+"""Pack model, catalogue snapshot and user state into data/bundle/ (docs/contracts.md)."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import polars as pl
+
+from fusionrec.config import Params
+from fusionrec.data import split, tables
+from fusionrec.embeddings import base as embeddings
+from fusionrec.errors import DataRejected
+from fusionrec.paths import Paths
+from fusionrec.registry.bundle import save_bundle
+from fusionrec.types import Columns, ItemSet, Report
+
+
+def run(params: Params, paths: Paths) -> Report:
+    """Writes data/bundle/. Raises DataRejected where a stage before has not run, IntegrityError for altered inputs."""
+    start = time.monotonic()
+    metrics_file = paths.evaluation / "metrics.json"
+    if not metrics_file.is_file():
+        raise DataRejected("data/evaluation/metrics.json is missing: run the stage evaluate first")
+    data = split.load(paths, ("train", "valid", "test"))
+    names = tuple(sorted(params.modalities))
+    items = embeddings.load(paths, names) if names else ItemSet(ids=data.items)
+    seen = pl.concat([data.frames["train"], data.frames["valid"]])
+    digest = save_bundle(
+        paths.bundle, paths.model,
+        table=tables.read(paths, "items"),
+        items=items,
+        fingerprints={name: embeddings.describe(paths, name)["fingerprint"] for name in names},
+        histories=pl.concat([seen, data.frames["test"]]).unique([Columns.USER, Columns.ITEM]),
+        trained=seen,
+        users=data.users,
+        metrics=headline(json.loads(metrics_file.read_text("utf-8"))),
+        temporal=is_temporal(seen, data.frames["test"]),
+    )
+    size = sum(file.stat().st_size for file in paths.bundle.rglob("*") if file.is_file())
+    return Report(
+        "bundle", counts={"items": len(items), "users": len(data.users), "bytes": size},
+        seconds={"bundle": time.monotonic() - start}, links={"bundle": "data/bundle"}, notes=[f"bundle digest {digest}"],
+    )
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The main model's metrics over all test pairs."""
+    return dict(metrics.get("model", {}).get("all", {}))
+
+
+def is_temporal(seen: pl.DataFrame, test: pl.DataFrame) -> bool:
+    """Whether every test pair is later than every pair before it: told by the rows, whatever the split is called."""
+    if not test.height or seen[Columns.TIME].null_count() or test[Columns.TIME].null_count():
+        return False
+    return bool(seen[Columns.TIME].max() < test[Columns.TIME].min())  # type: ignore[operator]

@@ -1,0 +1,113 @@
+"""Make sure that data/bundle/ is a version in MLflow. Idempotent: a digest that is known uploads nothing."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fusionrec.config import Params
+from fusionrec.errors import DataRejected
+from fusionrec.paths import Paths
+from fusionrec.registry import mlflow_store
+from fusionrec.registry.bundle import read_bundle_json
+from fusionrec.registry.card import model_card
+from fusionrec.registry.sealed import read_manifest, sha256_file
+from fusionrec.types import Report
+
+_CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
+
+
+def run(params: Params, paths: Paths) -> Report:
+    """Raises Unavailable (69) where MLflow does not answer; the call can be repeated. See :mod:`registry.mlflow_store`."""
+    start = time.monotonic()
+    if not (paths.bundle / "bundle.json").is_file():
+        raise DataRejected("data/bundle is missing: run `dvc repro` first")
+    about = read_bundle_json(paths.bundle)
+    name = params.registry.name
+    found = mlflow_store.register(
+        paths.home, name, params.registry.experiment, about, lambda: gather(params, paths, about)
+    )
+    links = {"version": found.link, "run": found.run_id}
+    if (paths.evaluation / "report.html").is_file():
+        links["report"] = "data/evaluation/report.html"
+    state = "registered" if found.created else "already registered"
+    return Report(
+        "register", counts={"version": found.version, "created": int(found.created)},
+        seconds={"register": time.monotonic() - start}, links=links,
+        notes=[f"{state}: {name} version {found.version} (bundle {about['bundle'][:12]})"],
+    )
+
+
+def gather(params: Params, paths: Paths, about: dict[str, Any]) -> mlflow_store.Entry:
+    """What a new version records; read only when there is something to register."""
+    manifest = read_manifest(paths.bundle / "model" / "manifest.json")
+    resolved = params.model_dump(mode="json", include={"train", "split", "modalities", "positives", "evaluate"})
+    sets = datasets(paths)
+    table = _json(paths.evaluation / "table.json") or []
+    card = model_card(
+        manifest, about, name=params.registry.name, rows=table,
+        sizes={d.context: f"{d.rows} pairs, {d.kind} {d.digest}" for d in sets},
+        protocol={
+            "split": params.split.kind, "ranking": "every item is scored for every user; no sampled negatives",
+            "history": params.evaluate.history,
+        },
+    )
+    fit_ids = json.loads((paths.bundle / "model" / "fit_ids.json").read_text("utf-8"))
+    return mlflow_store.Entry(
+        bundle=paths.bundle, params=resolved, metrics=_json(paths.evaluation / "metrics.json") or {}, datasets=sets,
+        artifacts={
+            "": paths.evaluation / "report.html", "plots": paths.evaluation / "plots",
+            "table": paths.evaluation / "table.json", "tests": paths.evaluation / "tests.json",
+            "knockout": paths.evaluation / "knockout.json",
+        },
+        texts={"model_card.md": card}, curve=curve(paths.bundle / "model" / "curve.csv"),
+        tags={
+            "git_commit": mlflow_store.git_commit(paths.project),
+            "data_version": hashlib.sha256("\n".join(f"{d.name} {d.digest}" for d in sets).encode()).hexdigest()[:16],
+        },
+        example=json.dumps(fit_ids[:1], ensure_ascii=False),
+    )
+
+
+def datasets(paths: Paths) -> list[mlflow_store.Dataset]:
+    """The three splits with DVC's md5 where dvc.lock holds the file as it is, else their sha256."""
+    import polars as pl
+
+    recorded = _locked(paths.project / "dvc.lock")
+    out = []
+    for name, context in _CONTEXTS.items():
+        file = paths.splits / f"{name}.parquet"
+        if not file.is_file():
+            continue
+        with file.open("rb") as stream:
+            md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        path = f"data/splits/{name}.parquet"
+        kind, digest = ("dvc.md5", md5) if recorded.get(path) == md5 else ("sha256", sha256_file(file))
+        rows = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
+        out.append(mlflow_store.Dataset(name, context, path, digest, kind, rows))
+    return out
+
+
+def curve(file: Path) -> list[dict[str, float]]:
+    """The training curve's rows; empty cells are left out."""
+    with io.StringIO(file.read_text("utf-8")) as text:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(text)]
+
+
+def _locked(file: Path) -> dict[str, str]:
+    """Path -> md5 of every out in dvc.lock."""
+    if not file.is_file():
+        return {}
+    stages = (yaml.safe_load(file.read_text("utf-8")) or {}).get("stages", {})
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ()) if "md5" in out}
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8")) if file.is_file() else None
