@@ -1,0 +1,86 @@
+"""What every encoder promises (encoders/base.py)."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pictures
+
+from fusionrec.encoders import AnyEncoder
+from fusionrec.encoders.base import Encoder, EncoderSpec
+from fusionrec.kinds import members
+
+SPECS: dict[str, type[EncoderSpec]] = {cls.model_fields["kind"].default: cls for cls in members(AnyEncoder)}
+
+pytestmark = pytest.mark.parametrize("kind", sorted(SPECS))
+
+
+def _picture(seed: int, size: tuple[int, int]) -> Pictures.Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1] // 8 + 1, size[0] // 8 + 1, 3), dtype=np.uint8)
+    return Pictures.fromarray(noise).resize(size)
+
+
+def inputs(accepts: str) -> list[Any]:
+    """Seven different inputs of one kind, some of them awkward but legal."""
+    if accepts == "text":
+        return ["a red cup", "红色的杯子", "x" * 3000, "emoji 👩‍👩‍👧 and العربية", "a", "a red cup with a handle", "杯"]
+    if accepts == "image":
+        sizes = [(224, 224), (31, 200), (200, 31), (8, 8), (640, 480), (225, 223), (64, 64)]
+        return [_picture(n, size) for n, size in enumerate(sizes)]
+    if accepts == "vector":
+        return list(np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32))
+    pytest.fail(f"say here what inputs of kind {accepts!r} look like")
+
+
+def spec_of(kind: str) -> EncoderSpec:
+    return SPECS[kind].model_validate({"kind": kind})
+
+
+@cache
+def built(kind: str) -> Encoder:
+    return spec_of(kind).build()
+
+
+def test_rows_are_finite_float32_of_the_declared_width(kind: str) -> None:
+    encoder = built(kind)
+    out = encoder.encode(inputs(spec_of(kind).accepts))
+    assert out.shape == (7, encoder.dim)
+    assert out.dtype == np.float32
+    assert np.isfinite(out).all()
+    assert len(np.unique(out[[0, 2, 4, 5]], axis=0)) == 4  # different inputs, different rows (1 and 6 are Chinese:
+    # an English encoder may know neither)
+
+
+def test_a_row_depends_on_its_input_alone(kind: str) -> None:
+    batch = inputs(spec_of(kind).accepts)
+    whole = built(kind).encode(batch)
+    order = [4, 0, 6, 2, 5, 1, 3]
+    turned = built(kind).encode([batch[o] for o in order])
+    np.testing.assert_allclose(turned, whole[order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(built(kind).encode(batch[3:4]), whole[3:4], rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_input_gives_the_same_bits(kind: str) -> None:
+    batch = inputs(spec_of(kind).accepts)
+    again = spec_of(kind).build()
+    np.testing.assert_array_equal(built(kind).encode(batch), again.encode(batch))
+
+
+def test_the_fingerprint_is_stable_and_names_the_settings(kind: str) -> None:
+    spec = spec_of(kind)
+    assert re.fullmatch(r"[0-9a-f]{64}", spec.fingerprint())
+    assert spec.fingerprint() == spec_of(kind).fingerprint()
+    others = []
+    for name, field in type(spec).model_fields.items():
+        choices = getattr(field.annotation, "__args__", ())
+        others += [spec.model_copy(update={name: c}).fingerprint() for c in choices if c != getattr(spec, name)]
+    assert spec.fingerprint() not in others
+    assert len(set(others)) == len(others)
+
+
+def test_fingerprints_differ_between_kinds(kind: str) -> None:
+    assert [k for k in SPECS if spec_of(k).fingerprint() == spec_of(kind).fingerprint()] == [kind]
