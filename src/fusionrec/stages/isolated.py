@@ -7,6 +7,8 @@ parameters do not touch is up to date there. Afterwards only params.yaml and dvc
 
 from __future__ import annotations
 
+import copy
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,30 +45,32 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def resolved(params_file: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw mapping of params.yaml with the overrides set, validated; nothing is written.
+    """The raw mapping of a params file with the overrides set, validated; nothing is written.
 
     Raises ConfigError with every problem.
     """
-    from fusionrec import config
-
-    raw = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    try:
+        raw = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{params_file.name} cannot be read: {str(error).splitlines()[0]}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{params_file.name} must be a mapping of sections, found {type(raw).__name__}")
+    return with_overrides(raw, overrides)
+
+
+def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``raw`` with dotted keys set, validated as a whole."""
+    from fusionrec import config
+
+    made = copy.deepcopy(dict(raw))
     for key, value in overrides.items():
-        config.set_key(raw, key, value)
-    config.parse(raw, params_file.name)
-    return raw
-
-
-def changed(params_file: Path, overrides: Mapping[str, Any]) -> bool:
-    """Whether the overrides change anything."""
-    return resolved(params_file, overrides) != yaml.safe_load(params_file.read_text(encoding="utf-8"))
+        config.set_key(made, key, value)
+    config.parse(made)
+    return made
 
 
 def write_params(path: Path, raw: Mapping[str, Any]) -> None:
     """Write params.yaml atomically, sections in the order given."""
-    import os
-
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         yaml.safe_dump(dict(raw), file, sort_keys=False, allow_unicode=True)

@@ -10,12 +10,14 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fusionrec.errors import ConfigError
+from fusionrec.errors import ConfigError, FusionrecError
+from fusionrec.paths import Paths
 from fusionrec.stages.process import child_environment, die_with_parent, harden, on_sigterm
-from fusionrec.stages.runner import fail, guarded
+from fusionrec.stages.runner import LABELS, LAST_LINE, fail, guarded
+from fusionrec.stages.stale import Step
 
 
 def command(addresses: Sequence[str] = (), *, single_item: bool = False, force: bool = False) -> list[str]:
@@ -61,13 +63,48 @@ def _group_alive(group: int) -> bool:
     return True
 
 
+def single(
+    paths: Paths, step: Step, token: dict[str, str], force: bool = False, on_line: Callable[[str], None] = print
+) -> str:
+    """Reproduce one stale stage in a child process group; returns "Ran", "RunCache" or "Skipped".
+
+    Every output line goes to ``on_line``. Raises the error class of the child's exit code with its one-line cause. However this ends,
+    no process of the group is left.
+    """
+    child = start(paths.project, paths.home, command([step.address], single_item=True, force=force), token, capture=True)
+    last, cause, text = "", "", ""
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            line = line.rstrip()
+            if not line:
+                continue
+            on_line(line)
+            text += line + "\n"
+            found = LAST_LINE.search(line)
+            cause = found[2] if found else cause
+            last = line
+        code = child.wait()
+    finally:
+        stop(child)
+    if code:
+        raise error_of(code, f"{step.address}: {cause or last or 'no output'} (exit {code if code > 0 else 128 - code})")
+    if "is cached - skipping run" in text:
+        return "RunCache"
+    return "Skipped" if "didn't change, skipping" in text else "Ran"
+
+
+def error_of(code: int, message: str) -> FusionrecError:
+    """The member of the error family with this exit code; the base class (a bug) for any other."""
+    family: list[type[FusionrecError]] = FusionrecError.__subclasses__()
+    return next((kind for kind in family if kind.exit_code == code), FusionrecError)(message)
+
+
 def reproduce(addresses: Sequence[str], single_item: bool, force: bool) -> int:
     """Reproduce in this process; returns the failed stage's exit code, or 0."""
     from dvc.exceptions import DvcException, ReproductionError
-    from dvc.logger import setup
     from dvc.repo import Repo
 
-    setup()
     try:
         with Repo(_wait_for_lock=True) as repo:
             repo.reproduce(targets=list(addresses) or None, single_item=single_item, force=force)
@@ -77,12 +114,11 @@ def reproduce(addresses: Sequence[str], single_item: bool, force: bool) -> int:
         while cause is not None:
             causes.append(str(cause))
             cause = cause.__cause__
-        print("ERROR: " + ": ".join(causes), file=sys.stderr)  # noqa: T201
         exited = re.search(r"exited with (-?\d+)", causes[-1])
-        if exited:
-            code = int(exited.group(1))
-            return code if code > 0 else 128 - code
-        return fail(1, None, causes[-1])
+        code = int(exited[1]) if exited else 1
+        if code in LABELS and exited:
+            return code  # the stage has said why, and its line stays the last
+        return fail(code if code > 0 else 128 - code, None, ": ".join(causes))
     except DvcException as error:
         raise ConfigError(str(error)) from None
     return 0
@@ -102,8 +138,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _home() -> Path:
-    from fusionrec.paths import Paths
-
     return Paths.find().home
 
 

@@ -59,8 +59,14 @@ def run_stage(address: str, paths: Paths, modality: str | None = None, wait: flo
         report = stage.function()(params, paths, **({"modality": modality} if modality else {})).as_dict()
         report["seconds"] = {**report["seconds"], "total": round(time.monotonic() - start, 3)}
         report["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-        write_json(paths.reports / f"{full}.json", report)
+        write_json(_reports(paths) / f"{full}.json", report)
     return report
+
+
+def _reports(paths: Paths) -> Path:
+    """An isolated run's reports stay with it; they would spoil the main one's estimates."""
+    run = os.environ.get("FUSIONREC_RUN", "")
+    return paths.home / "runs" / run / "reports" if re.fullmatch(r"[A-Za-z0-9-]{1,64}", run) else paths.reports
 
 
 def stage_of(name: str) -> Stage:

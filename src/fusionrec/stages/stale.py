@@ -41,16 +41,21 @@ def steps(project: Path, home: Path) -> list[Step]:
                 for stage in nx.dfs_postorder_nodes(graph):
                     if not stage.cmd and not stage.is_data_source:
                         continue
-                    upstream = sorted(s.addressing for s in nx.descendants(graph, stage) if s in stale)
+                    upstream = sorted(_address(s, repo.root_dir) for s in nx.descendants(graph, stage) if s in stale)
                     reason = f"after {', '.join(upstream)}" if upstream else _own_reason(stage)
                     if reason:
                         stale.add(stage)
-                    found.append(Step(stage.addressing, reason, source=not stage.cmd))
+                    found.append(Step(_address(stage, repo.root_dir), reason, source=not stage.cmd))
                 return found
         finally:
             repo.close()
     except DvcException as error:
         raise ConfigError(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
+
+
+def _address(stage: object, root: str) -> str:
+    """The stage's name in dvc.yaml, or the path of its .dvc file from the project; the same from every working directory."""
+    return getattr(stage, "name", None) or os.path.relpath(stage.path, root)  # type: ignore[attr-defined]
 
 
 def _own_reason(stage: object) -> str | None:

@@ -1,0 +1,1 @@
+"""The Prefect door: flows decorate the stages and show them; no machine learning happens here."""
