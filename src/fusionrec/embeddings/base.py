@@ -34,7 +34,7 @@ def write(
 ) -> None:
     """Fill ``folder``; the manifest comes last. ``content.npy`` (I, 32) uint8: the sha256 of each row's content."""
     content = np.zeros((len(ids), 32), np.uint8)
-    for row in np.flatnonzero(result.present):
+    for row in np.flatnonzero(result.present).tolist():
         content[row] = np.frombuffer(bytes.fromhex(rows.content[row]), np.uint8)
     if isinstance(result.vectors, np.memmap):
         result.vectors.flush()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -54,14 +54,15 @@ def embed(
     """
     fingerprint = spec.fingerprint()
     first: dict[str, int] = {}
-    for row in np.flatnonzero(rows.present):
-        first.setdefault(rows.content[row], int(row))
+    present_rows = np.flatnonzero(rows.present).tolist()
+    for row in present_rows:
+        first.setdefault(rows.content[row], row)
     contents = list(first)
     known = store.has(fingerprint, contents)
     missing = [(key, first[key]) for key, have in zip(contents, known, strict=True) if not have]
     reasons = _encode(modality, missing, spec, fingerprint, store, progress) if missing else {}
     vectors, present = _collect(store, fingerprint, rows, reasons, out)
-    failed = {int(r): reasons[rows.content[r]] for r in np.flatnonzero(rows.present) if rows.content[r] in reasons}
+    failed = {r: reasons[rows.content[r]] for r in present_rows if rows.content[r] in reasons}
     return Embedded(vectors, present, len(missing) - len(reasons), int(known.sum()), failed)
 
 
@@ -104,7 +105,7 @@ def _encode(
     return reasons
 
 
-def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Iterator[tuple[str, Any]]:
+def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[tuple[str, Any], None, None]:
     """(content, encoder input or MediaError) in the order given; threads run at most 128 inputs ahead."""
 
     def load(row: int) -> Any:
@@ -131,11 +132,12 @@ def _collect(
     store: Store, fingerprint: str, rows: ModalityRows, reasons: dict[str, tuple[str, str]], out: Path | None
 ) -> tuple[Float32, Bool]:
     """(I, D) vectors and (I,) present, read from the store."""
-    wanted = np.array([r for r in np.flatnonzero(rows.present) if rows.content[r] not in reasons], np.int64)
+    chosen = [r for r in np.flatnonzero(rows.present).tolist() if rows.content[r] not in reasons]
+    wanted = np.array(chosen, np.int64)
     n = len(rows.content)
     vectors: Float32 | None = None
     present = np.zeros(n, bool)
-    for positions, block in store.blocks(fingerprint, [rows.content[r] for r in wanted]):
+    for positions, block in store.blocks(fingerprint, [rows.content[r] for r in chosen]):
         if vectors is None:
             shape = (n, block.shape[1])
             vectors = np.zeros(shape, np.float32) if out is None else np.lib.format.open_memmap(

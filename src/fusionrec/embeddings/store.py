@@ -158,7 +158,7 @@ def _problem(keys: Sequence[str], vectors: Float32, dim: int) -> str:
 
 def unusable(vectors: Float32) -> Bool:
     """(n,) bool: rows that hold NaN or infinity, or only zeros."""
-    return ~np.isfinite(vectors).all(axis=1) | ~vectors.any(axis=1)
+    return np.logical_not(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))
 
 
 def verify(root: Path) -> list[str]:

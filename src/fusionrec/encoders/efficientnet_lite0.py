@@ -60,7 +60,7 @@ class EfficientNetLite0(EncoderSpec):
 
 def rename(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
     """The package's parameter names -> timm's. A flat block number becomes (stage, block), read off ``model``."""
-    flat = [(s, b) for s, stage in enumerate(model.blocks) for b in range(len(stage))]  # type: ignore[arg-type, union-attr]
+    flat = [(s, b) for s, stage in enumerate(model.blocks) for b in range(len(stage))]
     out = {}
     for key, value in state.items():
         if match := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(.+)", key):
@@ -95,7 +95,7 @@ class EfficientNetLite0Encoder(Encoder):
         import torch
 
         self.spec = spec
-        self.model = network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = network().to(memory_format=torch.channels_last)
         self.dim = 1280 if spec.features == "final" else 1280 + 352
 
     def encode(self, batch: Sequence[Any]) -> Float32:

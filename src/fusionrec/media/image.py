@@ -63,7 +63,7 @@ def _open(data: bytes, kind: str) -> Image.Image:
     """Reads the header only."""
     with _header, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.simplefilter("ignore", UserWarning)  # broken EXIF blocks; the orientation is read separately
+        warnings.simplefilter("ignore", UserWarning)  # broken EXIF blocks
         return Image.open(io.BytesIO(data), formats=[kind])
 
 
@@ -102,7 +102,9 @@ def _rgb(picture: Image.Image) -> Image.Image:
 
 def _orientation(picture: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(0x0112, 1))
+        with _header, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return int(picture.getexif().get(0x0112, 1))
     except Exception:  # a broken EXIF block says nothing about the pixels: the picture is used as it lies
         return 1
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from fusionrec.modalities.base import ModalitySpec
 from fusionrec.kinds import union
+from fusionrec.modalities.base import ModalitySpec
 
 if TYPE_CHECKING:
     AnyModality = ModalitySpec

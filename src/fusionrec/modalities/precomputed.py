@@ -79,7 +79,7 @@ class PrecomputedModality(Modality):
         ids = [unicodedata.normalize("NFC", str(i)).strip() for i in ids]
         twice = [i for i, n in Counter(ids).items() if n > 1]
         if twice:
-            raise DataRejected(f"{self.spec.file}: {len(twice)} ids occur twice (first: {twice[0][:80]!r}); keep one each")
+            raise DataRejected(f"{self.spec.file}: {len(twice)} ids occur twice (first: {twice[0][:80]!r}); keep one")
         widths = Counter(len(v) for v in self.vectors)
         self.dim = self.spec.dim or max(widths, key=lambda w: (widths[w], w), default=0)
         at = {item: row for row, item in enumerate(ids)}
@@ -110,10 +110,8 @@ class PrecomputedModality(Modality):
                 return ids, [np.asarray(_plain(v), np.float32) for v in cells]
             if path.suffix.lower() == ".npz":
                 with np.load(path, allow_pickle=False) as arrays:
-                    return list(arrays["ids"]), np.asarray(arrays["vectors"], np.float32)
-            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-            if vectors.ndim != 2:
-                raise ValueError(f"found an array of shape {vectors.shape}, expected (rows, width)")
+                    return list(arrays["ids"]), _matrix(arrays["vectors"])
+            vectors = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
             other = _below(root, spec.ids or "")
             if other.suffix.lower() == ".npy":
                 return list(np.load(other, allow_pickle=False)), vectors
@@ -141,6 +139,13 @@ def _column(path: Path, name: str) -> list[Any]:
     if name not in frame.columns:
         raise ValueError(f"{path.name} has no column {name!r}; found {', '.join(frame.columns)}")
     return frame[name].to_list()
+
+
+def _matrix(array: Any) -> Any:
+    """The array as it is, if it has rows and columns of numbers. Raises ValueError."""
+    if array.ndim != 2 or array.dtype.kind not in "fiu":
+        raise ValueError(f"found an array {array.dtype} {array.shape}, expected numbers (rows, width)")
+    return array
 
 
 def _plain(cell: Any) -> Any:
