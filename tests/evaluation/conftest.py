@@ -129,7 +129,8 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
         digests.append([hashlib.sha256((raw / name).read_bytes()).hexdigest()])
     titles = [HOSTILE if row % 7 == 0 else ("红木 台灯" if row % 2 else f"Lamp {row}") for row in range(len(ids))]
     items = pl.DataFrame(
-        {"item_id": list(ids), "title": titles, "category": ["<b>lamps</b>" if r % 3 else "灯具" for r in range(len(ids))],
+        {"item_id": list(ids), "title": titles,
+         "category": ["<b>lamps</b>" if r % 3 else "灯具" for r in range(len(ids))],
          "image_paths": pl.Series(images, dtype=pl.List(pl.String)),
          "image_sha256": pl.Series(digests, dtype=pl.List(pl.String)),
          "image_format": pl.Series([d and ["jpeg"] for d in digests], dtype=pl.List(pl.String))}

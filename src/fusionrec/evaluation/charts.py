@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 INK, MUTED, ACCENT, PALE = "#1f2933", "#7b8794", "#c2410c", "#9aa5b1"
+WIDTH = 520
 _SCHEME = ["#c2410c", "#2563a8", "#15803d", "#7c3aed", "#b7791f", "#0e7490", "#be185d", "#57606a", "#4d7c0f"]
 
 
@@ -25,16 +26,18 @@ def svg(chart: Any) -> str:
 
 
 def _style(chart: Any, title: str) -> Any:
+    import altair as alt
+
     return (
-        chart.properties(title=title)
+        chart.properties(title=title, width=WIDTH, autosize=alt.AutoSizeParams(type="fit-x", contains="padding"))
         .configure(font="Liberation Sans, Arial, sans-serif", background="#ffffff", padding=8)
         .configure_view(stroke=None)
         .configure_title(anchor="start", fontSize=14, color=INK, offset=10)
         .configure_axis(
             labelColor=INK, titleColor=MUTED, titleFontWeight="normal", gridColor="#e8ecf0", domain=False, ticks=False,
-            labelFontSize=12, labelLimit=230, labelPadding=6,
+            labelFontSize=12, labelLimit=230, labelPadding=9,
         )
-        .configure_legend(labelColor=INK, titleColor=MUTED, labelFontSize=12, labelLimit=230, title=None)
+        .configure_legend(labelColor=INK, labelFontSize=12, labelLimit=230, title=None, orient="bottom", columns=4)
     )
 
 
@@ -61,7 +64,7 @@ def with_intervals(
     if reference is not None:
         line = alt.Chart(alt.Data(values=[{"x": reference}])).mark_rule(color=INK, strokeDash=[4, 4]).encode(x="x:Q")
         layers.insert(0, line)
-    return svg(_style(alt.layer(*layers).properties(width=430, height=alt.Step(34)), title))
+    return svg(_style(alt.layer(*layers).properties(height=alt.Step(34)), title))
 
 
 def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Sequence[str]) -> str:
@@ -82,7 +85,7 @@ def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Seque
                 alt.FieldEqualPredicate(field="label", equal=names[0]), alt.value(1), alt.value(0.75)
             ),
         )
-        .properties(width=400, height=250)
+        .properties(height=250)
     )
     return svg(_style(chart, title))
 
@@ -101,7 +104,7 @@ def losses(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> str:
     colour = alt.Color("part:N", scale=scale, sort=parts)
     bars = base.mark_bar(opacity=0.85).encode(x=alt.X("mean:Q", title=axis), color=colour)
     whiskers = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-    return svg(_style(alt.layer(bars, whiskers).properties(width=430, height=alt.Step(20)), title))
+    return svg(_style(alt.layer(bars, whiskers).properties(height=alt.Step(20)), title))
 
 
 def shares(rows: Sequence[Mapping[str, Any]], title: str, names: Sequence[str], bands: Sequence[str]) -> str:
@@ -121,6 +124,6 @@ def shares(rows: Sequence[Mapping[str, Any]], title: str, names: Sequence[str], 
             color=alt.Color("band:N", sort=list(bands), scale=alt.Scale(domain=list(bands), range=scale)),
             order=alt.Order("place:Q"),
         )
-        .properties(width=400, height=alt.Step(30))
+        .properties(height=alt.Step(30))
     )
     return svg(_style(chart, title))

@@ -145,20 +145,27 @@ def cold_rows(story: Story) -> list[dict[str, Any]]:
     return sorted(story.tests["cold_only"].get("models", []), key=lambda r: (-r["mean"], r["label"]))
 
 
+def bar(row: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """What a plot needs of a row; without an interval its ends are the mean."""
+    low, high = row["low"], row["high"]
+    mean = row["mean"]
+    return {"label": label, "mean": mean, "low": mean if low is None else low, "high": mean if high is None else high}
+
+
 def pictures(story: Story) -> dict[str, str]:
     """name -> data: URI of an SVG; a plot without rows is left out."""
     metric, name = story.main_metric, pretty(story.main_metric)
     out: dict[str, str] = {}
 
     def ranked(part: str, metric: str) -> list[dict[str, Any]]:
-        models = order({r["model"] for r in story.table})
+        models = order({r["model"] for r in story.table} - {"random"})
         rows = [at(story, m, part, metric) for m in models]
-        return [{**r, "low": r["low"] or r["mean"], "high": r["high"] or r["mean"]} for r in rows if r]
+        return [bar(r, r["label"]) for r in rows if r]
 
     if rows := ranked("all", metric):
         out["models"] = charts.with_intervals(rows, f"{name}, all test users", f"{name} (95 % interval)", story.label)
     cold = story.tests["cold_only"]
-    if cold.get("metric") and (rows := [r for r in ranked("cold_only", cold["metric"]) if r["model"] != "random"]):
+    if cold.get("metric") and (rows := ranked("cold_only", cold["metric"])):
         out["cold"] = charts.with_intervals(
             rows, f"{pretty(cold['metric'])}, new items only (dashed: random)", pretty(cold["metric"]), story.label,
             cold["random"],
@@ -172,9 +179,8 @@ def pictures(story: Story) -> dict[str, str]:
         )
     if story.knockouts:
         out["knockout"] = charts.losses(
-            [{"label": r["modality"], "part": SLICES.get(r["slice"], r["slice"]), "mean": r["loss"],
-              "low": r["low"] if r["low"] is not None else r["loss"],
-              "high": r["high"] if r["high"] is not None else r["loss"]} for r in story.knockouts if r["n"]],
+            [{**bar({**r, "mean": r["loss"]}, r["modality"]), "part": SLICES.get(r["slice"], r["slice"])}
+             for r in story.knockouts if r["n"]],
             f"{name} lost when a modality is masked", f"loss of {name} (95 % interval)",
         )
     if story.exposure:
@@ -183,7 +189,7 @@ def pictures(story: Story) -> dict[str, str]:
             list(story.exposure), "Popularity of what is recommended", labels, plots.BANDS
         )
     parts = [
-        {**row, "label": words, "low": row["low"] or row["mean"], "high": row["high"] or row["mean"]}
+        bar(row, words)
         for part, words in slice_names(story.table).items()
         if part != "cold_only" and (row := at(story, MAIN, part, metric))
     ]

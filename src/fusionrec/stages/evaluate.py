@@ -31,8 +31,7 @@ KNOCKOUT_SLICES = ("all", "cold", "cold_only")
 
 def run(params: Params, paths: Paths) -> Report:
     """Writes data/evaluation/. Raises DataRejected where model, embeddings and splits speak of different items."""
-    told, clock = Report("evaluate"), _Clock()
-    spec = params.evaluate
+    told, clock, spec = Report("evaluate"), _Clock(), params.evaluate
     data = split.load(paths, ("train", "valid", "test"))
     asked = split.requests(data, "test", ("train", "valid") if spec.history == "train+valid" else ("train",))
     items = embeddings.load(paths, tuple(params.modalities)) if params.modalities else ItemSet(ids=data.items)
@@ -40,16 +39,13 @@ def run(params: Params, paths: Paths) -> Report:
         raise DataRejected("the embeddings and the splits speak of different items: run the stages from split on again")
     train_count = np.bincount(data.train.item, minlength=len(items))
     parts = slices.build(asked.requests, asked.positives, train_count == 0, items.present)
-    ks = sorted({*spec.k, spec.main_k, COLD_K})
-    metric = f"{spec.main_metric}@{spec.main_k}"
+    models = load_models(paths, data, items)
     clock.lap(told, "load")
 
-    models = load_models(paths, data, items)
-    labels = {name: table.label(name, model.label, model.modalities) for name, model in models.items()}
-    labels |= {name: table.label(name) for name in ("oracle", "random")}
+    ks, metric = sorted({*spec.k, spec.main_k, COLD_K}), f"{spec.main_metric}@{spec.main_k}"
     results = {
-        name: evaluate(model.retriever, asked.requests, parts, ks, name=name, depth=max(plots.CURVE))
-        for name, model in models.items()
+        name: evaluate(models[name].retriever, asked.requests, parts, ks, name=name, depth=max(plots.CURVE))
+        for name in table.order(models)
     }
     clock.lap(told, "rank")
     main = models[table.MAIN]
@@ -59,54 +55,64 @@ def run(params: Params, paths: Paths) -> Report:
     )
     clock.lap(told, "knock-out")
 
-    ranked = [results[name] for name in table.order(results)]
-    chance = {p.name: {f"recall@{k}": slices.random_recall(asked.requests, p, k) for k in ks} for p in parts
-              if p.name == "cold_only"}
-    _, test_item, test_time = data.rows(data.frames["test"])
-    digest = ceiling.pairs_digest(data.items, test_item, test_time)
-    oracle = ceiling.load(media_root(params, paths), digest, spec.history)
-    rows = [
-        *ceiling.rows(oracle, labels),
-        *table.long_rows([Result("random", chance, {})], labels, spec.bootstrap, spec.seed),
-        *table.long_rows(ranked, labels, spec.bootstrap, spec.seed),
-    ]
-    tests = {
-        "main_metric": metric,
-        "n_users": len(asked.users), "n_pairs": len(test_item), "pairs_digest": digest,
-        "comparisons": comparisons.against_others(results, labels, metric, spec.bootstrap, spec.seed),
-        "best_single": comparisons.best_single(results, metric),
-        "cold_only": comparisons.cold_only(
-            results, labels, chance["cold_only"][f"recall@{COLD_K}"], COLD_K, spec.bootstrap, spec.seed
-        ),
-        "ceiling": ceiling.ratios(oracle, rows),
-    }
+    labels = {name: table.label(name, model.label, model.modalities) for name, model in models.items()}
+    labels |= {name: table.label(name) for name in ("oracle", "random")}
+    rows, tests = statistics(params, paths, data, asked, parts, results, labels)
     clock.lap(told, "statistics")
-
     drawn = {
-        "models": rows, "recall_by_k": plots.by_k(ranked, asked.positives, labels), "knockout": plots.knockouts(knocked),
-        "popularity": plots.exposure(ranked, asked.positives, train_count, labels, spec.main_k),
+        "models": rows,
+        "recall_by_k": plots.by_k(list(results.values()), asked.positives, labels),
+        "knockout": plots.knockouts(knocked),
+        "popularity": plots.exposure(list(results.values()), asked.positives, train_count, labels, spec.main_k),
     }
+    shown = samples.draw(
+        asked.requests, asked.positives, results[table.MAIN].lists["all"], train_count == 0, data.items,
+        about_items(paths), media_root(params, paths), spec.samples, spec.seed,
+    )
     story = report.Story(
-        labels[table.MAIN], main.modalities, metric, facts(params, data, asked, train_count, len(test_item)), rows, tests,
-        by_k=drawn["recall_by_k"], exposure=drawn["popularity"], knockouts=drawn["knockout"],
-        samples=samples.draw(
-            asked.requests, asked.positives, results[table.MAIN].lists["all"], train_count == 0, data.items,
-            about_items(paths), media_root(params, paths), spec.samples, spec.seed,
-        ),
+        labels[table.MAIN], main.modalities, metric, facts(params, data, asked), rows, tests,
+        by_k=drawn["recall_by_k"], exposure=drawn["popularity"], knockouts=drawn["knockout"], samples=shown,
     )
     page = report.render(story)
     clock.lap(told, "report")
-    write(paths.evaluation, rows, tests, metric, drawn, page, per_user(ranked, asked.users))
+    write(paths.evaluation, rows, tests, metric, drawn, page, per_user(list(results.values()), asked.users))
     clock.lap(told, "write")
 
     told.counts |= {
-        "users": len(asked.users), "pairs": len(test_item), "items": len(items), "models": len(results),
+        "users": len(asked.users), "pairs": tests["n_pairs"], "items": len(items), "models": len(results),
         "cold_items": int((train_count == 0).sum()),
     }
     told.table = [dict(row) for row in table.rows_for_people(rows)]
     told.links["report"] = (paths.evaluation / "report.html").relative_to(paths.project).as_posix()
     told.notes += notes(tests)
     return told
+
+
+def statistics(
+    params: Params, paths: Paths, data: split.SplitData, asked: split.Asked, parts: Sequence[slices.Slice],
+    results: Mapping[str, Result], labels: Mapping[str, str],
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
+    """The rows of table.json and the content of tests.json."""
+    spec = params.evaluate
+    metric, repeats, seed = f"{spec.main_metric}@{spec.main_k}", spec.bootstrap, spec.seed
+    cold = next(p for p in parts if p.name == "cold_only")
+    ks = sorted({int(name.rpartition("@")[2]) for name in results[table.MAIN].values["all"]})
+    chance = {f"recall@{k}": slices.random_recall(asked.requests, cold, k) for k in ks}
+    _, item, when = data.rows(data.frames["test"])
+    digest = ceiling.pairs_digest(data.items, item, when)
+    oracle = ceiling.load(media_root(params, paths), digest, spec.history)
+    rows = [
+        *ceiling.rows(oracle, labels),
+        *table.long_rows([Result("random", {"cold_only": chance}, {})], labels, repeats, seed),
+        *table.long_rows(list(results.values()), labels, repeats, seed),
+    ]
+    return rows, {
+        "main_metric": metric, "n_users": len(asked.users), "n_pairs": len(item), "pairs_digest": digest,
+        "comparisons": comparisons.against_others(results, labels, metric, repeats, seed),
+        "best_single": comparisons.best_single(results, metric),
+        "cold_only": comparisons.cold_only(results, labels, chance[f"recall@{COLD_K}"], COLD_K, repeats, seed),
+        "ceiling": ceiling.ratios(oracle, rows),
+    }
 
 
 class _Clock:
@@ -154,12 +160,13 @@ def about_items(paths: Paths) -> dict[str, dict[str, Any]]:
     return {row[Columns.ITEM]: row for row in frame.select(names).iter_rows(named=True)}
 
 
-def facts(params: Params, data: split.SplitData, asked: split.Asked, train_count: Any, n_pairs: int) -> dict[str, Any]:
+def facts(params: Params, data: split.SplitData, asked: split.Asked) -> dict[str, Any]:
     """The sizes and the protocol, for the report."""
     spec, kind = params.evaluate, params.split.kind.replace("_", " ")
     return {
-        "train": len(data.train), "users": len(data.users), "n_items": len(data.items), "pairs": n_pairs,
-        "asked": len(asked.users), "cold_items": int((train_count == 0).sum()),
+        "train": len(data.train), "users": len(data.users), "n_items": len(data.items),
+        "pairs": data.frames["test"].height, "asked": len(asked.users),
+        "cold_items": len(data.items) - len(np.unique(data.train.item)),
         "protocol": {
             "split": kind,
             "ranking": "every item is scored for every user; no sampled negatives",
@@ -223,10 +230,14 @@ def notes(tests: Mapping[str, Any]) -> list[str]:
     if tests["n_users"] == 0:
         out.append("the test split is empty: every metric is undefined (n = 0)")
     best = tests["ceiling"].get("ratios", {}).get("all", {}).get(metric)
-    out.append(tests["ceiling"]["note"] if best is None else f"{metric}: {best['ratio']:.3f} of the oracle's {best['oracle']:.3f}")
+    if best is None:
+        out.append(tests["ceiling"]["note"])
+    else:
+        out.append(f"{metric}: {best['ratio']:.3f} of the oracle's {best['oracle']:.3f}")
     for test in tests["comparisons"]:
         verdict = "better than" if test["p_holm"] < 0.05 else "not shown to be better than"
-        out.append(f"{metric}: {verdict} {test['label']} (difference {test['difference']:+.4f}, p {test['p_holm']:.4f} after Holm)")
+        size = f"difference {test['difference']:+.4f}, p {test['p_holm']:.4f} after Holm"
+        out.append(f"{metric}: {verdict} {test['label']} ({size})")
     ratio = tests["cold_only"]["ratio"]
     if ratio is not None:
         out.append(
