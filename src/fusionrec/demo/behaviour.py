@@ -195,4 +195,5 @@ def _force_late(world: World, user: Int64, day: Int64, shown: Int64, random_slot
             shown[rows[best], slots[best]], clicked[rows[best], slots[best]] = item, True
         have[:] = False
         have[shown[inside][clicked[inside]]] = True
-        assert have[late].sum() >= LATE_CLICKED * len(late), "late launches without a click"
+        if have[late].sum() < LATE_CLICKED * len(late):
+            raise AssertionError(f"{have[late].sum()} of {len(late)} launches of days {first}-{last} are clicked")

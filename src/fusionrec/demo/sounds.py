@@ -31,7 +31,8 @@ def _bell(rng: np.random.Generator, hertz: float, n: int) -> np.ndarray:
     """Frequency modulation with an inharmonic ratio (Chowning 1973)."""
     t = np.arange(n) / RATE
     ratio = 2.76 if hertz * 2.76 < NYQUIST else 1.4
-    return np.sin(2 * np.pi * hertz * t + 4.5 * np.exp(-3 * t) * np.sin(2 * np.pi * hertz * ratio * t)) * np.exp(-2.2 * t)
+    modulator = 4.5 * np.exp(-3 * t) * np.sin(2 * np.pi * hertz * ratio * t)
+    return np.sin(2 * np.pi * hertz * t + modulator) * np.exp(-2.2 * t)
 
 
 def _held(n: int, attack: float, release: float) -> np.ndarray:

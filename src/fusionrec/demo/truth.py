@@ -129,9 +129,9 @@ def ceiling(world: World, sessions: Sessions, log: pl.DataFrame) -> dict[str, An
         "label": "oracle",
         "protocol": {
             "positives": {**dict.fromkeys(POSITIVE), "rating": 4.0}, "pairs": "unique, at the first positive event",
-            "split": "global time, UTC", "valid_from": TRAIN_DAYS + 1, "test_from": VALID_DAYS + 1, "history": "train+valid",
-            "candidates": "all items but the history", "interval": f"95 %, {RESAMPLES} resamples of users",
-            "cold": "no pair in train",
+            "split": "global time, UTC", "valid_from": TRAIN_DAYS + 1, "test_from": VALID_DAYS + 1,
+            "history": "train+valid", "candidates": "all items but the history",
+            "interval": f"95 %, {RESAMPLES} resamples of users", "cold": "no pair in train",
         },
         "pairs_digest": digest(world, pairs), "n_pairs": int(test.sum()), "n_users": len(np.unique(pairs.user[test])),
         "scores": {}, "random": {}, "n": {},
@@ -161,7 +161,8 @@ def save(folder: Path, world: World, sessions: Sessions) -> None:
     arrays: dict[str, np.ndarray] = {
         "utility": world.utility, "exposure_logits": behaviour.exposure_logits(world),
         "examination": behaviour.EXAMINATION, "appeal": items.appeal, "item_latent": items.latent,
-        "user_latent": users.latent, "launch_day": items.launch, "category": items.category, "first_day": users.first_day,
+        "user_latent": users.latent, "launch_day": items.launch, "category": items.category,
+        "first_day": users.first_day,
     }
     for modality, table in items.factors.items():
         arrays[f"present.{modality}"] = items.present[modality]

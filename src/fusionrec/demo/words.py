@@ -102,11 +102,13 @@ VOICE = {
     "playful": (
         ("Yippee! {x} - how much fun is that?", "Psst, hey you! {x}. Giggles guaranteed!",
          "Ta-da! {x}. Come on, let's play!", "Boom! {x}, and a silly grin for free!"),
-        ("耶！{x}，是不是超好玩？", "嘿，说你呢！{x}，保证笑出声！", "当当当！{x}，快来一起玩！", "哈哈！{x}，附赠傻笑一个！"),
+        ("耶！{x}，是不是超好玩？", "嘿，说你呢！{x}，保证笑出声！", "当当当！{x}，快来一起玩！",
+         "哈哈！{x}，附赠傻笑一个！"),
     ),
     "luxury": (
         ("An exclusive masterpiece: {x}, for the discerning few.", "Timeless prestige: {x}, in a numbered edition.",
-         "Exquisite elegance: {x}, reserved for connoisseurs.", "The height of refinement: {x}, by private appointment."),
+         "Exquisite elegance: {x}, reserved for connoisseurs.",
+         "The height of refinement: {x}, by private appointment."),
         ("尊享杰作：{x}，只献给少数知音。", "永恒的尊贵：{x}，限量编号。", "极致优雅：{x}，专为鉴赏家珍藏。",
          "臻于至善的品位：{x}，仅限私人预约。"),
     ),
@@ -116,9 +118,15 @@ BODY = (
     ("一款{a}{n}，适合{o}，{r}，{d}", "{r}，{a}{n}，{d}，为{o}而设计", "{a}{n}，{d}，{r}，最宜{o}"),
 )
 TITLE = (("{t} {n}", "{t}, the {a} {n}", "The {a} {n} {t}"), ("{t}{n}", "{t}·{a}{n}", "{a}{n}“{t}”"))
-QUERY = (("{n} for {o}", "{o} {n}", "{n} {r}", "{n} for {o} {r}"), ("适合{o}的{n}", "{o} {n}", "{n} {r}", "{r} {n} {o}"))
+QUERY = (
+    ("{n} for {o}", "{o} {n}", "{n} {r}", "{n} for {o} {r}"),
+    ("适合{o}的{n}", "{o} {n}", "{n} {r}", "{r} {n} {o}"),
+)
 REVIEW = {
-    1: (("Not for me at all, sent it back.", "Disappointed, would not buy it again."), ("完全不适合我，已退货。", "很失望，不会再买。")),
+    1: (
+        ("Not for me at all, sent it back.", "Disappointed, would not buy it again."),
+        ("完全不适合我，已退货。", "很失望，不会再买。"),
+    ),
     2: (("Less than I hoped for.", "Arrived late and feels cheap."), ("没有想象中好。", "到得晚，做工一般。")),
     3: (("It is okay, nothing special.", "Does the job."), ("还可以，没什么特别。", "够用。")),
     4: (("Very nice, happy with it.", "Good buy, well packed."), ("很不错，满意。", "值得买，包装很好。")),
