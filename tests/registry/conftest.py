@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
+from fusionrec.registry import mlflow_store
 from fusionrec.registry.bundle import save_bundle, save_model
 from fusionrec.types import Interactions, ItemSet, item_order
 
@@ -28,10 +30,7 @@ class World:
     users: list[str]
     trained: pl.DataFrame
     train: Interactions
-
-    @property
-    def histories(self) -> pl.DataFrame:
-        return self.trained
+    later: pl.DataFrame
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +55,15 @@ def world() -> World:
         np.array([u for u, _ in pairs], np.int32), np.array([i for _, i in pairs], np.int32),
         trained["timestamp"].dt.epoch("us").to_numpy(), N_USERS, N_ITEMS,
     )
+    rest = [(u, i) for u in range(N_USERS) for i in range(N_ITEMS) if i % 3 == taste[u] and (u, i) not in set(pairs)]
+    later = pl.DataFrame({
+        "user_id": [users[u] for u, _ in rest], "item_id": [ids[i] for _, i in rest],
+        "timestamp": pl.Series(
+            [START + timedelta(days=2, minutes=n) for n in range(len(rest))], dtype=pl.Datetime("us", "UTC")
+        ),
+    })
     table = pl.DataFrame({"item_id": list(ids), "title": [f"title of {i}" for i in ids]})
-    return World(items, table, users, trained, train)
+    return World(items, table, users, trained, train, later)
 
 
 def fitted(
@@ -74,13 +80,15 @@ def fitted(
     )
 
 
-def bundled(world: World, spec, folder: Path, trained: pl.DataFrame | None = None, **kwargs) -> str:
+def bundled(
+    world: World, spec, folder: Path, trained: pl.DataFrame | None = None, temporal: bool = True, **kwargs
+) -> str:
     """A bundle of ``spec`` fitted on the toy catalogue; returns its digest."""
     fitted(world, spec, folder.with_name(folder.name + "-model"), **kwargs)
     return save_bundle(
         folder, folder.with_name(folder.name + "-model"), table=world.table, items=world.items,
-        fingerprints={"text": "f" * 64}, histories=world.histories,
-        trained=world.trained if trained is None else trained, users=world.users, metrics={"ndcg@20": 0.5},
+        fingerprints={"text": "f" * 64}, histories=world.trained,
+        trained=world.trained if trained is None else trained, users=world.users, metrics={"ndcg@20": 0.5}, temporal=temporal,
     )
 
 
@@ -94,3 +102,21 @@ def ease_bundle(world: World, tmp_path: Path) -> Path:
 def popularity_model(world: World, tmp_path: Path) -> Path:
     fitted(world, Popularity(), tmp_path / "popularity")
     return tmp_path / "popularity"
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A home whose database exists and holds nothing."""
+    home = tmp_path_factory.mktemp("mlflow-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert mlflow_store.find(home, "fusionrec", version=1) is None
+    return home
+
+
+@pytest.fixture
+def home(empty_store, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(empty_store, tmp_path / "home")
+    return tmp_path / "home"

@@ -15,24 +15,6 @@ from fusionrec.errors import ConfigError, IntegrityError, Unavailable
 from fusionrec.registry import bundle, mlflow_store, tracking
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory):
-    """A home whose database exists and holds nothing."""
-    home = tmp_path_factory.mktemp("mlflow-home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert mlflow_store.find(home, "fusionrec", version=1) is None
-    return home
-
-
-@pytest.fixture
-def home(empty_store, tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(empty_store, tmp_path / "home")
-    return tmp_path / "home"
-
-
 def entry(folder: Path, **kwargs) -> mlflow_store.Entry:
     return mlflow_store.Entry(
         bundle=folder,
@@ -46,7 +28,8 @@ def entry(folder: Path, **kwargs) -> mlflow_store.Entry:
 
 
 def register(home: Path, folder: Path, **kwargs) -> mlflow_store.Registered:
-    return mlflow_store.register(home, "fusionrec", "exp", bundle.read_bundle_json(folder), lambda: entry(folder, **kwargs))
+    about = bundle.read_bundle_json(folder)
+    return mlflow_store.register(home, "fusionrec", "exp", about, lambda: entry(folder, **kwargs))
 
 
 def test_registering_records_everything_once(home, ease_bundle, world, tmp_path):

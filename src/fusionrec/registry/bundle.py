@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Bundle", "Catalogue", "LoadedModel", "bundle_digest", "load_bundle", "load_catalogue", "load_model", "pair_hashes",
-    "read_bundle_json", "save_bundle", "save_model", "user_hashes",
+    "read_bundle_json", "save_bundle", "save_model", "user_hashes", "verify_bundle",
 ]
 
 PAIRS = "train_pairs.safetensors"
@@ -219,6 +219,15 @@ def read_bundle_json(folder: Path) -> dict[str, Any]:
     return about
 
 
+def verify_bundle(folder: Path, about: Mapping[str, Any]) -> None:
+    """Check what is shared (model, catalogue, hashed pairs) against bundle.json; opens nothing."""
+    path = folder / PAIRS
+    if not path.is_file() or sha256_file(path) != about["files"].get(PAIRS):
+        raise IntegrityError(f"{folder.name}/{PAIRS} does not match its recorded sha256; the bundle is not loaded")
+    unseal(folder / "model", about["model"])
+    unseal(folder / "catalogue", about["catalogue"])
+
+
 def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True) -> Bundle:
     """Verify every file of a bundle, then open it.
 
@@ -236,16 +245,16 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
     if odd := sorted(found ^ allowed):
         state = "does not belong to a bundle" if odd[0] in found else "is missing"
         raise IntegrityError(f"{folder.name}/{odd[0]} {state}; the bundle is not loaded")
-    content = (folder / PAIRS).read_bytes() if (folder / PAIRS).is_file() else b""
-    if hashlib.sha256(content).hexdigest() != about["files"].get(PAIRS):
-        raise IntegrityError(f"{folder.name}/{PAIRS} does not match its recorded sha256; the bundle is not loaded")
-    unseal(folder / "model", about["model"])  # every folder is verified before any of them is opened
-    catalogue = load_catalogue(folder / "catalogue", about["catalogue"])
+    verify_bundle(folder, about)  # every folder is verified before any of them is opened
     if users:
         unseal(folder / "users", about["users"])
+    catalogue = load_catalogue(folder / "catalogue", about["catalogue"])
     model = load_model(folder / "model", about["model"])
     if lacking := sorted(set(model.modalities) - set(catalogue.items.modalities)):
         raise ConfigError(f"the model reads {lacking}, the catalogue snapshot of {folder.name} has no such vectors")
+    content = (folder / PAIRS).read_bytes()
+    if hashlib.sha256(content).hexdigest() != about["files"][PAIRS]:
+        raise IntegrityError(f"{folder.name}/{PAIRS} changed while it was being read; it is not loaded")
     hashes = bytes_to_arrays(content)
     return Bundle(folder, model, catalogue, hashes["pairs"], hashes["users"], about["bundle"], about)
 

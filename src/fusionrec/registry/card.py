@@ -23,8 +23,8 @@ def model_card(
     manifest: Mapping[str, Any], about: Mapping[str, Any], *, name: str, rows: Sequence[Mapping[str, Any]],
     sizes: Mapping[str, Any], protocol: Mapping[str, Any],
 ) -> str:  # fmt: skip
-    """``manifest``: the model's; ``about``: bundle.json; ``rows``: table.json (model, label, slice, metric, mean, low, high,
-    n); ``sizes``: what it was made from; ``protocol``: how it was measured."""
+    """``manifest``: the model's; ``about``: bundle.json; ``rows``: table.json (model, label, slice, metric,
+    mean, low, high, n); ``sizes``: what it was made from; ``protocol``: how it was measured."""
     kind, modalities = inert(manifest["kind"]), sorted(manifest["modalities"])
     lines = [
         "---", "library_name: fusionrec", "tags: [recommender-system, multimodal]", "---", "",
@@ -45,12 +45,13 @@ def model_card(
         "## Limits", "",
         "- Offline metrics on logged behaviour: what users were never shown cannot be found to be good.",
         "- Intervals are 95 % bootstrap intervals over users of one test set; another period may differ by more.",
-        "- User ids are keyed pseudonyms. A pseudonym is still personal data; the bundle's user state is not in MLflow.",
+        "- User ids are keyed pseudonyms, which stay personal data; the bundle's user state is not in MLflow.",
         "- Popularity and selection biases of the log are learnt with the taste.", "",
         "## How to load", "",
         "```python", "import mlflow", f'model = mlflow.pyfunc.load_model("models:/{name}@champion")',
         'model.predict({"history": [\'["item-1", "item-2"]\']}, params={"k": 10})', "```", "",
-        f"Or serve it: `mlflow models serve -m models:/{name}@champion --env-manager local`. fusionrec must be installed.",
+        f"Or serve it: `mlflow models serve -m models:/{name}@champion --env-manager local`; "
+        "fusionrec must be installed.",
         "",
     ]
     return "\n".join(lines)
@@ -65,6 +66,6 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| model | slice | metric | mean | 95 % interval | users |", "|---|---|---|---|---|---|"]
     for r in shown:
         bounds = "" if r.get("low") is None else f"{r['low']:.4f} to {r['high']:.4f}"
-        label = inert(r.get("label", r["model"]))
-        lines.append(f"| {label} | {inert(r['slice'])} | {inert(r['metric'])} | {r['mean']:.4f} | {bounds} | {r['n']} |")
+        what = " | ".join(inert(r[key]) for key in ("label" if "label" in r else "model", "slice", "metric"))
+        lines.append(f"| {what} | {r['mean']:.4f} | {bounds} | {r['n']} |")
     return lines

@@ -23,7 +23,7 @@ from filelock import FileLock
 
 from fusionrec.errors import IntegrityError, UsageError
 from fusionrec.registry import tracking
-from fusionrec.registry.sealed import unseal
+from fusionrec.registry.bundle import verify_bundle
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 _REQUIREMENTS = ("mlflow", "numpy", "pandas", "polars", "pydantic", "safetensors", "scipy", "torch")
@@ -74,8 +74,9 @@ def register(
 ) -> Registered:
     """Make sure that a version with this bundle's digest exists, and give a new one the alias ``challenger``.
 
-    ``about``: bundle.json, already checked. Where the digest is known, nothing is gathered or uploaded. Raises Unavailable where
-    MLflow does not answer (the call can be repeated), IntegrityError where the bundle on disk does not verify.
+    ``about``: bundle.json, already checked. Where the digest is known, nothing is gathered or uploaded.
+    Raises Unavailable where MLflow does not answer (the call can be repeated), IntegrityError where the bundle on disk
+    does not verify.
     """
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(home / "register.lock", timeout=300), tracking.client(home) as (client, where):
@@ -164,6 +165,7 @@ def _create(
 ) -> Registered:
     from mlflow.entities import RunStatus
 
+    verify_bundle(entry.bundle, about)
     experiment_id = _experiment(client, where, experiment)
     digests = {"bundle_digest": about["bundle"], "model_digest": about["model"], "catalogue_digest": about["catalogue"]}
     tags = {**entry.tags, **digests}
@@ -171,9 +173,14 @@ def _create(
         client.set_terminated(left.info.run_id, RunStatus.to_string(RunStatus.KILLED))  # of a registration that died
     run = client.create_run(experiment_id, tags=tags, run_name=f"{about['bundle'][:12]}")
     run_id = run.info.run_id
-    _log(client, run_id, entry)
-    version = _log_model(client, run_id, name, tags, entry)
-    client.set_registered_model_alias(name, CHALLENGER, version.version)
+    try:
+        _log(client, run_id, entry)
+        version = _log_model(client, run_id, name, tags, entry)
+        client.set_registered_model_alias(name, CHALLENGER, version.version)
+    except Exception as error:
+        if tracking.explain(error, where) is None:  # a service that is gone cannot be told
+            client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED))
+        raise
     client.set_terminated(run_id)
     return _seen(client.get_model_version(name, version.version), where, created=True)
 
@@ -241,7 +248,6 @@ def _log_model(client: Any, run_id: str, name: str, tags: Mapping[str, str], ent
         public = Path(folder) / "bundle"
         public.mkdir()
         for part in ("model", "catalogue"):  # users/ holds personal data and stays at home
-            unseal(entry.bundle / part)
             shutil.copytree(entry.bundle / part, public / part)
         for part in ("bundle.json", "train_pairs.safetensors"):
             shutil.copy(entry.bundle / part, public / part)

@@ -35,7 +35,7 @@ def verdict_key(keys: Path) -> bytes:
             temporary.unlink()
     key = path.read_bytes()
     if len(key) != _BYTES:
-        raise ConfigError(f"verdict.key holds {len(key)} bytes, expected {_BYTES}: restore it from a backup, or delete it")
+        raise ConfigError(f"verdict.key holds {len(key)} bytes, expected {_BYTES}: restore or delete it")
     if path.stat().st_mode & 0o077:
         raise ConfigError("verdict.key can be read by others: chmod 600 it")
     return key

@@ -41,7 +41,8 @@ def run(params: Params, paths: Paths) -> Report:
     size = sum(file.stat().st_size for file in paths.bundle.rglob("*") if file.is_file())
     return Report(
         "bundle", counts={"items": len(items), "users": len(data.users), "bytes": size},
-        seconds={"bundle": time.monotonic() - start}, links={"bundle": "data/bundle"}, notes=[f"bundle digest {digest}"],
+        seconds={"bundle": time.monotonic() - start}, links={"bundle": "data/bundle"},
+        notes=[f"bundle digest {digest}"],
     )
 
 

@@ -25,7 +25,7 @@ _CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def run(params: Params, paths: Paths) -> Report:
-    """Raises Unavailable (69) where MLflow does not answer; the call can be repeated. See :mod:`registry.mlflow_store`."""
+    """Raises Unavailable (69) where MLflow does not answer; the call can be repeated."""
     start = time.monotonic()
     if not (paths.bundle / "bundle.json").is_file():
         raise DataRejected("data/bundle is missing: run `dvc repro` first")
