@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import polars as pl
 
+from fusionrec.data import languages
 from fusionrec.data.schema import REQUIRED, TABLES, TIME, printable
 from fusionrec.errors import DataRejected
 from fusionrec.privacy.pseudonyms import pseudonymise
@@ -55,7 +56,7 @@ def typed(frame: pl.DataFrame, table: str, file: str, key: bytes) -> tuple[pl.Da
             problems.append(
                 f"{file}: column {name!r}: {failed} of {filled} values do not parse; found e.g. {example!r}, expected {EXPECTED[kind]}"
             )
-        out[name], codes[name] = value, code
+        out[name], codes[name] = languages.coded(value) if name == C.LANGUAGE else value, code
     if problems:
         raise DataRejected("\n".join(problems))
     parsed = pl.DataFrame({**out, **_attributes(frame, table)}, height=frame.height)

@@ -234,6 +234,12 @@ class SplitData:
     def test(self) -> Interactions:
         return self.interactions("test")
 
+    @property
+    def train_end(self) -> str | None:
+        """The latest timestamp of train as ISO 8601 in UTC, or None without timestamps."""
+        latest = self._frame("train")[C.TIME].max()
+        return _iso(latest) if isinstance(latest, datetime) else None
+
     def interactions(self, name: str) -> Interactions:
         """A loaded split over the training users. Raises ValueError where it was not loaded."""
         frame = self._frame(name)
