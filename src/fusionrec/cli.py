@@ -56,7 +56,7 @@ def _table(rows: list[dict[str, Any]], title: str = "") -> None:
 
     table = Table(title=title or None, title_justify="left")
     for column in rows[0] if rows else ():
-        table.add_column(column, justify="right" if isinstance(rows[0][column], (int, float)) else "left", overflow="fold")
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("" if v is None else f"{v:,.2f}" if isinstance(v, float) else escape(str(v)) for v in row.values()))
     Console(highlight=False).print(table)
@@ -135,20 +135,14 @@ def promote(version: Annotated[int | None, typer.Option(help="which version; def
 @app.command()
 def check(folder: Annotated[Path, typer.Argument(help="a folder with items and interactions")]) -> None:
     """Look at a catalogue folder as ingest would: found columns, rows, a suggested source section."""
-    from fusionrec.data import check as checker
+    from fusionrec.data.check import check as look
+    from fusionrec.errors import DataRejected
 
-    _show_check(checker.check(folder))
-
-
-def _show_check(found: Any) -> None:
-    from fusionrec.types import Report
-
-    if isinstance(found, Report):
-        from fusionrec.stages.runner import show
-
-        show({**found.as_dict(), "seconds": {"total": 0.0, **found.seconds}})
-    else:
-        _say(str(found))
+    found = look(folder)
+    _say(str(found))
+    if not found.ok:
+        why = [line.removeprefix("REJECTED ") for line in found.lines if line.startswith("REJECTED ")]
+        raise DataRejected("\n".join(why) or "the gate would stop this catalogue")
 
 
 @app.command()
@@ -251,7 +245,7 @@ def table() -> None:
     path = _paths().evaluation / "table.json"
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run `fusionrec repro` first")
-    _say(results.render(json.loads(path.read_text(encoding="utf-8"))))
+    _table([dict(row) for row in results.rows_for_people(json.loads(path.read_text(encoding="utf-8")))])
 
 
 @config_app.command("show")

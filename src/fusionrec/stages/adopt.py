@@ -18,7 +18,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 _HINTS = {
     "FUSIONREC_MOVIES": "items.csv, interactions.parquet, images/",
     "FUSIONREC_LOG": "items.csv, interactions.csv",
-    "FUSIONREC_VECTORS": "items.csv, interactions.csv, vectors.npy",
+    "FUSIONREC_VECTORS": "items.csv, interactions.csv, vectors.parquet",
 }
 
 

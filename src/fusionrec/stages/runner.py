@@ -146,7 +146,8 @@ def fail(code: int, kind: str | None, message: str) -> int:
     message = message.strip() or "no message"
     if kind:
         print(f"error: {kind}: {message}", file=sys.stderr)  # noqa: T201
-    first = message.splitlines()[0]
+    lines = message.splitlines()
+    first = f"{lines[0]} {lines[1].strip()}" if len(lines) > 1 and lines[0].endswith(":") else lines[0]
     print(f"fusionrec: exit {code} ({LABELS.get(code, 'error')}): {first}", file=sys.stderr, flush=True)  # noqa: T201
     return code
 
