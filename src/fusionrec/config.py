@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic_core import PydanticUndefined
 
 from fusionrec.data.sources import AnySource
 from fusionrec.data.split import AnySplit
@@ -26,8 +28,12 @@ class GateRules(Spec):
 
     min_items: PositiveInt = 10
     min_interactions: PositiveInt = 50
-    max_quarantined: float = Field(0.5, gt=0, le=1, description="hard: at most this share of a table may be quarantined")
-    max_unknown_items: float = Field(0.2, ge=0, le=1, description="hard: share of interactions that name an unknown item")
+    max_quarantined: float = Field(
+        0.5, gt=0, le=1, description="hard: at most this share of a table may be quarantined"
+    )
+    max_unknown_items: float = Field(
+        0.2, ge=0, le=1, description="hard: share of interactions that name an unknown item"
+    )
     max_text_chars: PositiveInt = 100_000
     future_slack_hours: float = Field(24.0, ge=0, description="timestamps later than now plus this are quarantined")
     earliest_year: int = Field(1990, description="timestamps before this year are quarantined")
@@ -90,6 +96,15 @@ class Registry(Spec):
     promotion: Promotion = Promotion()
 
 
+def _modality_name(name: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
+        raise ValueError("a modality's name is lower case letters, digits and _")
+    return name
+
+
+ModalityName = Annotated[str, AfterValidator(_modality_name)]
+
+
 class Params(Spec):
     """The whole of params.yaml."""
 
@@ -97,17 +112,10 @@ class Params(Spec):
     gate: GateRules = GateRules()
     positives: Positives = Positives()
     split: AnySplit
-    modalities: dict[str, AnyModality] = Field(default={})
+    modalities: dict[ModalityName, AnyModality] = Field(default={})
     train: Train
     evaluate: Evaluate = Evaluate()
     registry: Registry = Registry()
-
-    @model_validator(mode="after")
-    def _names(self) -> Params:
-        for name in self.modalities:
-            if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
-                raise ValueError(f"modalities.{name}: a modality's name is lower case letters, digits and _")
-        return self
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
@@ -119,8 +127,15 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path.name} not found in {path.parent}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path.name} is not valid YAML: {str(error).splitlines()[0]}") from None
+    except OSError as error:
+        raise ConfigError(f"{path.name} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name} is not UTF-8: byte {error.start}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path.name} is not valid YAML: {at}{why}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name} must be a mapping of sections, found {type(raw).__name__}")
     for key, value in (overrides or {}).items():
@@ -140,16 +155,16 @@ def set_key(raw: dict[str, Any], dotted: str, value: Any) -> None:
 
 def parse(raw: Mapping[str, Any], name: str = "params.yaml") -> Params:
     """Validate a mapping; ``${VARIABLE}`` in strings is taken from the environment."""
-    missing: list[str] = []
-    expanded = _expand(raw, missing)
-    if missing:
-        lines = [f"  {m}" for m in missing]
-        raise ConfigError(f"{name} has {len(lines)} problem(s):\n" + "\n".join(lines))
+    problems: list[str] = []
+    expanded = _expand(raw, problems)
     try:
-        return Params.model_validate(expanded)
+        params = Params.model_validate(expanded)
     except ValidationError as error:
-        lines = [f"  {line}" for line in explain(error)]
-        raise ConfigError(f"{name} has {len(lines)} problem(s):\n" + "\n".join(lines)) from None
+        problems += explain(error)
+    if problems:
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise ConfigError(f"{name} has {len(problems)} problem(s):\n{lines}") from None
+    return params
 
 
 def _expand(value: Any, missing: list[str], where: str = "") -> Any:
@@ -168,23 +183,35 @@ def _expand(value: Any, missing: list[str], where: str = "") -> Any:
 
 def explain(error: ValidationError) -> Iterator[str]:
     """One line per problem of a validation error: where, what was found, what is expected, the nearest name."""
+    told: set[str] = set()
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "params"
-        kind, context = problem["type"], problem.get("ctx", {})
-        if kind == "union_tag_invalid":
-            tags = [t.strip(" '") for t in str(context["expected_tags"]).split(",")]
-            yield f"{where}: unknown kind {context['tag']!r}; choose one of {', '.join(tags)}{_nearest(str(context['tag']), tags)}"
-        elif kind == "union_tag_not_found":
-            yield f"{where}: add a line 'kind: ...' that says which one is meant"
-        elif kind == "extra_forbidden":
-            known = list(_fields_at(problem["loc"][:-1]))
-            yield f"{where}: unknown key{_nearest(str(problem['loc'][-1]), known)}" + (
-                f"; known keys are {', '.join(known)}" if known else ""
-            )
-        elif kind == "missing":
-            yield f"{where}: required key is missing"
-        else:
-            yield f"{where}: {problem['msg']} (found {problem['input']!r})"
+        where, model, plain_union = _walk(problem["loc"])
+        context, found = problem.get("ctx", {}), _short(problem["input"])
+        match problem["type"]:
+            case "union_tag_invalid":
+                kinds = re.findall(r"'([^']*)'", str(context["expected_tags"]))
+                tag = str(context["tag"])
+                line = f"{where}.kind: unknown kind {tag!r}; choose one of {', '.join(kinds)}{_nearest(tag, kinds)}"
+            case "union_tag_not_found":
+                line = f"{where}: add a line 'kind: ...' that says which one is meant"
+            case "extra_forbidden":
+                known = list(model.model_fields) if model else []
+                line = f"{where}: unknown key{_nearest(str(problem['loc'][-1]), known)}"
+                line += f"; known keys are {', '.join(known)}" if known else ""
+            case "missing":
+                line = f"{where}: required key is missing"
+            case "model_type" | "model_attributes_type" | "dict_type":
+                line = f"{where}: expected a section (keys with values), found {found}"
+            case "value_error":  # the message of a validator says what it found
+                message = problem["msg"].removeprefix("Value error, ")
+                line = f"{where}: {message}" if where else message
+            case _:
+                choices = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+                hint = _nearest(str(problem["input"]), choices)
+                line = f"{where}: {problem['msg']} (found {found}){hint}"
+        if not plain_union or where not in told:  # `int | str` reports every alternative; one is enough
+            yield "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # a problem stays one line
+        told.add(where)
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:
@@ -192,31 +219,57 @@ def _nearest(word: str, names: Sequence[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _fields_at(loc: Sequence[Any]) -> Sequence[str]:
-    """The field names of the model at an error's location; union tags in the location select the variant."""
-    from typing import get_args
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
-    model: Any = Params
+
+def _walk(loc: Sequence[Any]) -> tuple[str, type[Spec] | None, bool]:
+    """An error's location as dotted keys of the file, the section that the last key lies in, and whether an
+    alternative of a plain union (``int | str``) was passed on the way.
+
+    pydantic puts the chosen kind of a union into the location; the file has no such key.
+    """
+    here: Any = Params
+    section: type[Spec] | None = None
+    keys: list[str] = []
+    plain_union = False
     for part in loc:
-        if isinstance(model, type) and issubclass(model, Spec) and part in model.model_fields:
-            field = model.model_fields[part]
-            model = field.annotation
+        if part == "[key]":  # the problem is the key itself, which came before
             continue
-        options = [model, *get_args(model), *(a for m in get_args(model) for a in get_args(m))]
-        kinds = [
-            m for m in options
-            if isinstance(m, type) and issubclass(m, Spec) and getattr(m.model_fields.get("kind"), "default", None) == part
-        ]
-        if kinds:
-            model = kinds[0]
-        elif any(isinstance(m, type) and issubclass(m, Spec) and part in m.model_fields for m in options):
-            owner = next(m for m in options if isinstance(m, type) and issubclass(m, Spec) and part in m.model_fields)
-            model = owner.model_fields[part].annotation
-        else:  # a dict key or a list position
-            nested = [a for a in get_args(model) if a is not str]
-            model = nested[-1] if nested else None
-    options = [model, *get_args(model)]
-    for option in options:
-        if isinstance(option, type) and issubclass(option, Spec):
-            return list(option.model_fields)
-    return []
+        options = _options(here)
+        specs = [o for o in options if isinstance(o, type) and issubclass(o, Spec)]
+        section = None
+        if len(specs) > 1 or (specs and _is_base(specs[0])):  # the part is a kind
+            variants = specs if len(specs) > 1 else _below(specs[0])
+            here = next((v for v in variants if v.model_fields["kind"].default == part), None)
+            continue
+        if specs:
+            section = specs[0]
+            field = section.model_fields.get(str(part))
+            here = field.annotation if field else None
+        elif options and get_origin(options[0]) in (dict, tuple, list):
+            here = [a for a in get_args(options[0]) if a is not Ellipsis][-1]
+        elif len(options) > 1:
+            plain_union = True
+            continue
+        keys.append(str(part))
+    return ".".join(keys), section, plain_union
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The alternatives of a type: unions and Annotated opened, None left out."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [o for a in get_args(annotation) if a is not type(None) for o in _options(a)]
+    return [annotation]
+
+
+def _is_base(spec: type[Spec]) -> bool:
+    """Whether a spec stands for its subclasses (a component that takes another one as a parameter)."""
+    return "kind" in spec.model_fields and spec.model_fields["kind"].default is PydanticUndefined
+
+
+def _below(spec: type[Spec]) -> list[type[Spec]]:
+    return [s for child in spec.__subclasses__() for s in (child, *_below(child))]

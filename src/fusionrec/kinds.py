@@ -7,12 +7,14 @@ its file, and a file holds one component.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
 from fusionrec.types import Spec
 
@@ -26,8 +28,8 @@ def union(package: str, base: type[Spec], names: Sequence[str]) -> Any:
     if twice or not names:
         raise TypeError(f"{package}: every file is registered once, found {twice or 'none'}")
     specs = [_spec(import_module(f"{package}.{name}"), base, name) for name in names]
-    if len(specs) == 1:  # pydantic refuses a discriminator on a union of one; the Literal then does the telling
-        return specs[0]
+    if len(specs) == 1:  # pydantic refuses a discriminator on a union of one
+        return Annotated[specs[0], BeforeValidator(partial(_told_apart, names[0]))]
     return Annotated[Union[tuple(specs)], Field(discriminator="kind")]  # noqa: UP007  (built at run time)
 
 
@@ -35,6 +37,17 @@ def members(registered: Any) -> tuple[type[Spec], ...]:
     """The specs of a union made by :func:`union`, in the order of its lines."""
     inner = get_args(registered)[0] if get_origin(registered) is Annotated else registered
     return get_args(inner) or (inner,)
+
+
+def _told_apart(name: str, value: Any) -> Any:
+    """What a discriminator does, for a union of one: the errors are the same."""
+    if isinstance(value, Mapping):
+        if "kind" not in value:
+            raise PydanticKnownError("union_tag_not_found", {"discriminator": "'kind'"})
+        if value["kind"] != name:
+            context = {"discriminator": "'kind'", "tag": str(value["kind"]), "expected_tags": f"'{name}'"}
+            raise PydanticKnownError("union_tag_invalid", context)
+    return value
 
 
 def _spec(module: ModuleType, base: type[Spec], name: str) -> type[Spec]:
@@ -49,7 +62,7 @@ def _spec(module: ModuleType, base: type[Spec], name: str) -> type[Spec]:
             f"{module.__name__}: expected one {base.__name__}, found {[c.__name__ for c in own] or 'none'}"
         )
     kind = own[0].model_fields["kind"]
-    if kind.annotation != Literal[name] or kind.default != name:  # type: ignore[valid-type]
+    if get_origin(kind.annotation) is not Literal or get_args(kind.annotation) != (name,) or kind.default != name:
         raise TypeError(
             f"{module.__name__}.{own[0].__name__}: write  kind: Literal[{name!r}] = {name!r}  (the name of its file)"
         )

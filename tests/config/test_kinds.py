@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -60,8 +59,10 @@ def test_a_registry_of_one_works(package) -> None:
     any_toy = union(name, base, ["apple"])
     assert [m.__name__ for m in members(any_toy)] == ["Apple"]
     assert TypeAdapter(any_toy).validate_python({"kind": "apple"}).size == 1
-    with pytest.raises(ValidationError, match="literal_error"):
+    with pytest.raises(ValidationError, match="union_tag_invalid"):
         TypeAdapter(any_toy).validate_python({"kind": "plum"})
+    with pytest.raises(ValidationError, match="union_tag_not_found"):  # dvc.yaml reads the kind, so it must be written
+        TypeAdapter(any_toy).validate_python({"size": 3})
 
 
 @pytest.mark.parametrize(
@@ -82,4 +83,4 @@ def test_a_file_that_breaks_the_rule_is_refused(package, files, names, message) 
 
 def test_names_that_start_with_an_underscore_are_private(package) -> None:
     name, base = package(apple=toy("Apple", "apple") + "class _Half(ToySpec):\n    pass\n")
-    assert len(get_args(union(name, base, ["apple"]))) == 0
+    assert [m.__name__ for m in members(union(name, base, ["apple"]))] == ["Apple"]
