@@ -188,7 +188,7 @@ def adopt(run: Annotated[str, typer.Argument(metavar="RUN", help="a run id (or i
 
 @app.command("demo-data")
 def demo_data(
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0)] = 7,
     items: Annotated[int | None, typer.Option(min=20, help="default: the generator's")] = None,
     users: Annotated[int | None, typer.Option(min=20, help="default: the generator's")] = None,
     strength: Annotated[list[str] | None, typer.Option(help="how much a modality carries, e.g. text=0 (repeatable)")] = None,

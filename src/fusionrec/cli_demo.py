@@ -20,6 +20,9 @@ def write(
 
     Returns what was done in a sentence.
     """
+    from rich.console import Console
+    from rich.progress import Progress
+
     from fusionrec import demo
 
     folder = (paths.project / out).resolve()
@@ -28,7 +31,12 @@ def write(
     sizes = {name: value for name, value in (("n_items", items), ("n_users", users)) if value is not None}
     with project_lock(paths.home, "demo-data", default_wait()):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        demo.write(folder, _truth(paths), seed=seed, strengths=dict(strengths), progress=_progress, **sizes)
+        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+            task = bar.add_task("media files", total=None)
+            demo.write(
+                folder, _truth(paths), seed=seed, strengths=dict(strengths) or None,
+                progress=lambda done, total: bar.update(task, completed=done, total=total), **sizes,
+            )
         inside = folder.is_relative_to(paths.project.resolve()) and (paths.project / ".dvc").is_dir()
         if inside:
             _dvc_add(paths, folder.relative_to(paths.project.resolve()))
@@ -38,12 +46,6 @@ def write(
 def _truth(paths: Paths) -> Path:
     """Where the true preference is kept: private, outside everything a stage reads."""
     return paths.home / "truth"
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done >= total else ""
-        print(f"\r\033[Krendering {done:,} of {total:,} files", end=end, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _dvc_add(paths: Paths, relative: Path) -> None:
