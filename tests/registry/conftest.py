@@ -88,7 +88,8 @@ def bundled(
     return save_bundle(
         folder, folder.with_name(folder.name + "-model"), table=world.table, items=world.items,
         fingerprints={"text": "f" * 64}, histories=world.trained,
-        trained=world.trained if trained is None else trained, users=world.users, metrics={"ndcg@20": 0.5}, temporal=temporal,
+        trained=world.trained if trained is None else trained, users=world.users, metrics={"ndcg@20": 0.5},
+        temporal=temporal,
     )
 
 

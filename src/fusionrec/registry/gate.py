@@ -178,7 +178,7 @@ def _compare(challenger: Result, opponent: Result, metric: str, rules: Rules) ->
     reasons = []
     if not (test.p < rules.alpha and test.difference > 0):
         reasons.append(
-            f"not better than {opponent.name}: {metric} {ours:.4f} against {theirs:.4f} over {users} users, one-sided "
+            f"not better than {opponent.model}: {metric} {ours:.4f} against {theirs:.4f} over {users} users, one-sided "
             f"p = {test.p:.4f}, expected below {rules.alpha:g}"
         )
     table = {}
@@ -188,7 +188,7 @@ def _compare(challenger: Result, opponent: Result, metric: str, rules: Rules) ->
         table[name] = {"challenger": round(mine, 6), "opponent": round(other, 6), "n": n}
         if n >= MIN_SLICE and mine < rules.slice_floor * other:
             reasons.append(
-                f"slice {name}: {metric} {mine:.4f} is below {rules.slice_floor:g} of {opponent.name}'s {other:.4f} "
+                f"slice {name}: {metric} {mine:.4f} is below {rules.slice_floor:g} of {opponent.model}'s {other:.4f} "
                 f"({n} users)"
             )
     return {

@@ -278,7 +278,7 @@ def requirements() -> list[str]:
 def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested mappings and lists as dotted keys; an empty one is kept as its text."""
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list | tuple) else ()
-    if not items:
+    if not items and prefix:
         yield prefix, value
     for key, inner in items:
         yield from flatten(inner, f"{prefix}.{safe_name(str(key))}" if prefix else safe_name(str(key)))
