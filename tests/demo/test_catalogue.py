@@ -137,11 +137,12 @@ def test_columns_are_those_of_the_contract(small: Small) -> None:
 
 
 def test_bad_sizes_and_strengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown strength"):
+    with pytest.raises(UsageError, match="unknown strength"):
         world.build(strengths={"pictures": 1.0}, **SMALL)
-    with pytest.raises(ValueError, match="must not be negative"):
-        world.build(strengths={"image": -1.0}, **SMALL)
-    with pytest.raises(ValueError, match="at least 50 items"):
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(UsageError, match="at least 0"):
+            world.build(strengths={"image": wrong}, **SMALL)
+    with pytest.raises(UsageError, match="at least 50 items"):
         world.build(n_items=10)
 
 

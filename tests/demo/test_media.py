@@ -1,5 +1,9 @@
 """Pictures and sounds show their factors (measured with simple signal statistics, not with an encoder)."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -86,3 +90,21 @@ def test_every_timbre_is_finite_and_levelled(timbre: str) -> None:
     for tempo in FACTORS["audio"]["tempo"]:
         y = sounds.render(np.random.default_rng(11), timbre, tempo, "clean")
         assert np.isfinite(y).all() and 0.45 < np.abs(y).max() < 0.96 and y.dtype == np.float32
+
+
+def test_a_clip_does_not_depend_on_what_memory_held_before() -> None:
+    """libx264's macroblock tree did: a regression test that fills fresh memory with different bytes."""
+    code = (
+        "import hashlib, numpy as np; from fusionrec.demo import clips;"
+        "look = {'colour': 'blue', 'pattern': 'dots', 'finish': 'matte'};"
+        "f = clips.render(np.random.default_rng(3), 'mug', look, 'spin', 'fast');"
+        "print(*{hashlib.sha256(clips.mp4(f)).hexdigest() for _ in range(3)})"
+    )
+    seen = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "MALLOC_PERTURB_": fill}, capture_output=True, text=True,
+            check=True,
+        ).stdout.split()
+        for fill in ("0", "170")
+    ]
+    assert seen[0] == seen[1] and len(seen[0]) == 1

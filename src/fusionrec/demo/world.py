@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusionrec.demo.factors import CATEGORIES, FACTORS, PRESENT, STRENGTHS, stream
+from fusionrec.errors import UsageError
 from fusionrec.types import Bool, Float32, Int64
 
 DAYS = 90
@@ -82,16 +83,17 @@ def build(
 ) -> World:
     """Draw a world. ``strengths`` overrides some of :data:`factors.STRENGTHS`; nothing else changes with it.
 
-    Raises ValueError for an unknown part, a negative strength or a size too small to simulate.
+    Raises UsageError for an unknown part, a negative strength or a size too small to simulate.
     """
     unknown = set(strengths or {}) - set(STRENGTHS)
     if unknown:
-        raise ValueError(f"unknown strength {sorted(unknown)}; known are {sorted(STRENGTHS)}")
+        raise UsageError(f"unknown strength {sorted(unknown)}; known are {sorted(STRENGTHS)}")
     merged = {**STRENGTHS, **(strengths or {})}
-    if min(merged.values()) < 0:
-        raise ValueError(f"a strength must not be negative, found {merged}")
+    bad = {name: s for name, s in merged.items() if not 0 <= s < np.inf}
+    if bad:
+        raise UsageError(f"a strength must be a number of at least 0, found {bad}")
     if n_items < 50 or n_users < 20:
-        raise ValueError(f"at least 50 items and 20 users are needed, found {n_items} and {n_users}")
+        raise UsageError(f"at least 50 items and 20 users are needed, found {n_items} and {n_users}")
     items, users = _items(seed, n_items), _users(seed, n_users)
     utility = np.zeros((n_users, n_items), np.float32)
     for name, strength in merged.items():
