@@ -36,11 +36,16 @@ demo: environment
 	@umask 077; test -d data/raw/atelier || $(PY) -m fusionrec demo-data
 	@$(MAKE) --no-print-directory repro
 
+# dvc repro under the project's lock, then register (which does nothing twice)
 repro: environment
-	@umask 077; dvc repro && $(PY) -m fusionrec register && $(PY) -m fusionrec table
+	@umask 077; $(PY) -m fusionrec repro
+	@$(PY) -m fusionrec table
+	@$(PY) .ci/times
 
+ifneq ($(wildcard flows/up.py),)
 up: environment
 	@umask 077; $(PY) -m flows.up
+endif
 
 test: environment
 	@$(PY) -m pytest -m "not faults and not browser and not nightly" $(PYTEST_ARGS)
