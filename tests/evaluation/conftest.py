@@ -191,3 +191,15 @@ def evaluated(tmp_path_factory):
     params, paths = write_project(tmp_path_factory.mktemp("project") / "p", world)
     train.run(params, paths)
     return params, paths, evaluate.run(params, paths), world
+
+
+@pytest.fixture(scope="session")
+def hostile() -> str:
+    return HOSTILE
+
+
+@pytest.fixture
+def small_project(tmp_path):
+    """``small_project(**options)``: (params, paths) of a small project that is not trained yet."""
+    world = World(n_users=30, n_items=40, n_cold=9, seed=4)
+    return lambda **options: write_project(tmp_path / "p", world, **options)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 INK, MUTED, ACCENT, PALE = "#1f2933", "#7b8794", "#c2410c", "#9aa5b1"
 WIDTH = 520
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _SCHEME = ["#c2410c", "#2563a8", "#15803d", "#7c3aed", "#b7791f", "#0e7490", "#be185d", "#57606a", "#4d7c0f"]
 
 
@@ -21,8 +23,16 @@ def svg(chart: Any) -> str:
     """Draw an Altair chart; vl-convert may fetch from nowhere."""
     import vl_convert
 
-    spec = json.loads(chart.to_json())
-    return str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+    return str(vl_convert.vegalite_to_svg(_drawable(json.loads(chart.to_json())), allowed_base_urls=[]))
+
+
+def _drawable(value: Any) -> Any:
+    """The same specification with characters that XML forbids replaced: a NUL in a label aborts the whole process."""
+    if isinstance(value, dict):
+        return {key: _drawable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_drawable(inner) for inner in value]
+    return _FORBIDDEN.sub("\ufffd", value) if isinstance(value, str) else value
 
 
 def _style(chart: Any, title: str) -> Any:

@@ -43,7 +43,8 @@ def bands(train_count: Int64) -> Int64:
     order = np.lexsort((np.arange(len(train_count)), train_count))
     before = np.cumsum(train_count[order]) - train_count[order]
     out = np.zeros(len(train_count), np.int64)
-    out[order] = 1 + np.minimum(2, 3 * before // max(int(train_count.sum()), 1))
+    middle = 2 * before + train_count[order]  # twice the middle of the item's own stretch of the rows
+    out[order] = 1 + np.minimum(2, 3 * middle // max(2 * int(train_count.sum()), 1))
     out[train_count == 0] = 0
     return out
 
