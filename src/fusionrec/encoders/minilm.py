@@ -27,7 +27,7 @@ WEIGHTS = PackagedWeights(
     },
 )
 STEP = 16  # sequence lengths are padded up to a multiple of this
-BUDGET = 1024  # tokens in a batch, padding included
+BUDGET = 512  # tokens in a batch, padding included
 
 
 class MiniLM(EncoderSpec):
