@@ -11,13 +11,13 @@ import html
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from fusionrec.data import docs
 from fusionrec.data.rules import Rule
 from fusionrec.data.schema import printable
 
@@ -38,8 +38,8 @@ class Outcome:
     passed: bool
 
 
-def run(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> tuple[list[Outcome], str]:
-    """Validate a frame; -> one outcome a rule, in order, and the Data Docs page as HTML.
+def run(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> tuple[list[Outcome], Callable[[], str]]:
+    """Validate a frame; -> one outcome a rule, in order, and a function that renders the body of the Data Docs page.
 
     Raises RuntimeError where an expectation could not be computed: that is a bug, not bad data.
     """
@@ -59,7 +59,8 @@ def run(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> tuple[list[Out
         if (one.exception_info or {}).get("raised_exception"):
             raise RuntimeError(f"{rules[at].code}: {one.exception_info.get('exception_message')}")
         outcomes[at] = _outcome(rules[at], one)
-    return [outcomes[at] for at in range(len(rules))], _page(name, result)
+    found = [outcomes[at] for at in range(len(rules))]
+    return found, lambda: _overview(found) + _page(name, result)
 
 
 def _library() -> tuple[Any, Any]:
@@ -89,15 +90,14 @@ def _pandas(frame: pl.DataFrame) -> pd.DataFrame:
 
 
 def _expectation(library: Any, rule: Rule, at: int) -> Any:
-    meta = {"rule": at, "code": rule.code, "notes": {"format": "string", "content": [f"{rule.code}: expected {rule.expected}"]}}
-    args = {k: (v if not isinstance(v, datetime) else v) for k, v in rule.args.items()}
+    meta = {"rule": at, "code": rule.code}
     severity = {"hard": "critical", "row": "warning", "cell": "info"}[rule.level]
     kind = {
         "exists": library.ExpectColumnToExist, "filled": library.ExpectColumnValuesToNotBeNull,
         "unique": library.ExpectColumnValuesToBeUnique, "between": library.ExpectColumnValuesToBeBetween,
         "within": library.ExpectColumnValuesToBeInSet, "matches": library.ExpectColumnValuesToMatchRegex,
     }[rule.test]
-    return kind(column=rule.column, meta=meta, severity=severity, **args)
+    return kind(column=rule.column, meta=meta, severity=severity, **rule.args)
 
 
 def _outcome(rule: Rule, one: Any) -> Outcome:
@@ -111,7 +111,18 @@ def _shown(value: Any) -> str:
         return "nothing"
     if hasattr(value, "isoformat"):
         return str(value.isoformat())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:g}"
+    return str(value)
+
+
+def _overview(outcomes: Sequence[Outcome]) -> str:
+    """The rules with their codes, which the library's own page does not show."""
+    header = ("code", "level", "column", "expected", "rows that break it", "examples")
+    return docs.table(header, [
+        (o.rule.code, o.rule.level, o.rule.reported, o.rule.expected, len(o.rows), ", ".join(dict.fromkeys(o.found[:SHOWN])))
+        for o in outcomes
+    ])
 
 
 def _page(name: str, result: Any) -> str:

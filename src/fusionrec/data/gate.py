@@ -8,7 +8,7 @@ imported). Rules across tables and shares are computed in every run.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,12 @@ Line = dict[str, Any]
 @dataclass
 class Verdict:
     """``quarantine``: lines of ingest and validate; ``summary``: data/gate/summary.json; ``broken``: one line a broken hard rule;
-    ``pages``: Data Docs by table, of what was judged in this run."""
+    ``pages``: renderers of the Data Docs by table, of what was judged in this run."""
 
     quarantine: pl.DataFrame
     summary: dict[str, Any]
     broken: list[str]
-    pages: dict[str, str] = field(default_factory=dict)
+    pages: dict[str, Callable[[], str]] = field(default_factory=dict)
     judged: int = 0
     remembered: int = 0
 
@@ -247,7 +247,7 @@ def spreadsheet(frame: pl.DataFrame) -> bytes:
 def write_data_docs(folder: Path, verdict: Verdict) -> None:
     """Great Expectations Data Docs of what was judged in this run; untouched where nothing was."""
     for name, body in verdict.pages.items():
-        write_bytes(folder / f"{name}.html", docs.page(f"Data Docs: {name}", body).encode("utf-8"))
+        write_bytes(folder / f"{name}.html", docs.page(f"Data Docs: {name}", body()).encode("utf-8"))
     if verdict.pages:
         names = sorted(p.stem for p in folder.glob("*.html") if p.stem != "index")
         write_bytes(folder / "index.html", docs.index_page(names).encode("utf-8"))
