@@ -18,6 +18,7 @@ from fusionrec.stages import reproduce
 from fusionrec.stages.runner import run_stage
 from fusionrec.stages.stale import Step
 
+MLFLOW_URL = "FUSIONREC_MLFLOW_URL"
 OPTIONS: dict[str, Any] = {"persist_result": False, "cache_policy": NO_CACHE}
 
 
@@ -70,8 +71,12 @@ def show(paths: Paths, states: dict[str, str], report: dict[str, Any] | None) ->
     if page.is_file():
         create_link_artifact(key="report", link=page.resolve().as_uri(), link_text="evaluation report")
     for name, link in (report or {}).get("links", {}).items():
-        if str(link).startswith(("http://", "https://")):
-            create_link_artifact(key="mlflow-" + _key(name), link=str(link), link_text=f"MLflow: {_cell(name)}")
+        text = str(link)
+        if text.startswith("models:/") and os.environ.get(MLFLOW_URL):  # a database behind, and its pages are up
+            model, _, version = text.removeprefix("models:/").partition("/")
+            text = f"{os.environ[MLFLOW_URL]}/#/models/{model}/versions/{version}"
+        if text.startswith(("http://", "https://")):
+            create_link_artifact(key="mlflow-" + _key(name), link=text, link_text=f"MLflow: {_cell(name)}")
 
 
 def _cell(text: object) -> str:

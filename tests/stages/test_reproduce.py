@@ -80,7 +80,7 @@ def test_kill_9_of_dvc_leaves_no_stage_behind(project: Paths, shell: str) -> Non
 
 def test_a_shell_between_dvc_and_the_stage_does_not_hide_the_death(project: Paths) -> None:
     pipeline = project.project / "dvc.yaml"
-    pipeline.write_text(pipeline.read_text().replace("python stage.py ingest", "python stage.py ingest; exit $?"))
+    pipeline.write_text(pipeline.read_text().replace("python src/stage.py ingest", "python src/stage.py ingest; exit $?"))
     toy.behave(project, ingest={"sleep": 60})
     child = toy.start(project, "-m", "dvc", "repro")
     toy.wait_for(lambda: toy.started(project), 60)
@@ -96,7 +96,7 @@ def test_the_child_group_is_gone_however_the_caller_ends(project: Paths) -> None
         pass
 
     def cancel(line: str) -> None:
-        if "python stage.py" in line:
+        if "python src/stage.py" in line:
             toy.wait_for(lambda: toy.started(project), 60)
             raise Cancelled
 

@@ -33,7 +33,7 @@ def test_a_failed_stage_ends_with_its_code_and_its_cause_as_the_last_line(
     project: Paths, error: str, code: int, label: str
 ) -> None:
     toy.behave(project, ingest={"raise": error, "message": "first line\nsecond line"})
-    done = toy.run(project, "stage.py", "ingest")
+    done = toy.run(project, "src/stage.py", "ingest")
     prefix = "ZeroDivisionError: " if code == 1 else ""
     assert done.returncode == code
     assert last(done.stderr) == f"fusionrec: exit {code} ({label}): {prefix}first line"
@@ -46,7 +46,7 @@ def test_a_failed_stage_ends_with_its_code_and_its_cause_as_the_last_line(
 
 def test_a_good_stage_leaves_a_report_that_only_its_owner_reads(project: Paths) -> None:
     toy.behave(project)
-    done = toy.run(project, "stage.py", "ingest")
+    done = toy.run(project, "src/stage.py", "ingest")
     assert done.returncode == 0, done.stderr
     report = project.reports / "ingest.json"
     found = json.loads(report.read_text())
@@ -61,7 +61,7 @@ def test_a_signal_gives_its_code(project: Paths) -> None:
     toy.behave(project, ingest={"sleep": 60})
     before = len(toy.journal(project))
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        child = toy.start(project, "stage.py", "ingest")
+        child = toy.start(project, "src/stage.py", "ingest")
         toy.wait_for(lambda: len(toy.journal(project)) > before, 30)
         before = len(toy.journal(project))
         child.send_signal(number)
@@ -84,12 +84,12 @@ def test_a_busy_project_is_refused_with_the_holder(project: Paths, monkeypatch: 
     with project_lock(project.home, "the test", 0) as token:
         found = holder(project.home)
         assert found and found["pid"] == os.getpid() and found["what"] == "the test"
-        refused = toy.run(project, "stage.py", "ingest", FUSIONREC_LOCK_WAIT="0")
+        refused = toy.run(project, "src/stage.py", "ingest", FUSIONREC_LOCK_WAIT="0")
         assert refused.returncode == 75
         assert f"pid {os.getpid()}" in last(refused.stderr) and "the test" in last(refused.stderr)
-        wrong = toy.run(project, "stage.py", "ingest", FUSIONREC_LOCK_WAIT="0", **{TOKEN: "0" * 32})
+        wrong = toy.run(project, "src/stage.py", "ingest", FUSIONREC_LOCK_WAIT="0", **{TOKEN: "0" * 32})
         assert wrong.returncode == 75, "only the holder's own token lets a child in"
-        child = toy.run(project, "stage.py", "ingest", FUSIONREC_LOCK_WAIT="0", **token)
+        child = toy.run(project, "src/stage.py", "ingest", FUSIONREC_LOCK_WAIT="0", **token)
         assert child.returncode == 0, child.stderr
     assert holder(project.home) is None
 
@@ -97,7 +97,7 @@ def test_a_busy_project_is_refused_with_the_holder(project: Paths, monkeypatch: 
 def test_a_second_run_waits_for_the_first(project: Paths) -> None:
     toy.behave(project, ingest={"sleep": 0.5})
     (project.project / "journal").unlink(missing_ok=True)
-    runs = [toy.start(project, "stage.py", "ingest", FUSIONREC_LOCK_WAIT="60") for _ in range(3)]
+    runs = [toy.start(project, "src/stage.py", "ingest", FUSIONREC_LOCK_WAIT="60") for _ in range(3)]
     for run in runs:
         _, stderr = run.communicate(timeout=90)
         assert run.returncode == 0, stderr

@@ -58,13 +58,13 @@ if __name__ == "__main__":
 PIPELINE = """
 stages:
   ingest:
-    cmd: python stage.py ingest
-    deps: [stage.py, "${source.root}"]
+    cmd: python src/stage.py ingest
+    deps: [src/stage.py, "${source.root}"]
     params: [source]
     outs: [data/first]
   train:
-    cmd: python stage.py train
-    deps: [stage.py, data/first]
+    cmd: python src/stage.py train
+    deps: [src/stage.py, data/first]
     params: [train]
     outs: [data/second]
 """
@@ -83,8 +83,9 @@ train:
 def make(folder: Path) -> Paths:
     """A toy project in ``folder`` (no git)."""
     (folder / "raw" / "log").mkdir(parents=True)
+    (folder / "src").mkdir()
     (folder / "raw" / "log" / "log.csv").write_text("a\nb\nc\n")
-    for name, text in (("stage.py", STAGE), ("dvc.yaml", PIPELINE), ("params.yaml", PARAMS), ("behaviour.json", "{}")):
+    for name, text in (("src/stage.py", STAGE), ("dvc.yaml", PIPELINE), ("params.yaml", PARAMS), ("behaviour.json", "{}")):
         (folder / name).write_text(text.lstrip())
     shutil.copy(ROOT / ".dvcignore", folder)
     (folder / ".dvc").mkdir()

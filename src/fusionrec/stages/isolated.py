@@ -133,7 +133,7 @@ def _dvc_config(main: Paths, folder: Path) -> None:
 
     repo = Repo(str(main.project))
     try:
-        cache = repo.cache.local.path
+        cache = repo.cache.local_cache_dir
     finally:
         repo.close()
     (folder / ".dvc").mkdir()

@@ -87,6 +87,8 @@ def single(
         code = child.wait()
     finally:
         stop(child)
+        if child.stdout is not None:
+            child.stdout.close()
     if code:
         raise error_of(code, f"{step.address}: {cause or last or 'no output'} (exit {code if code > 0 else 128 - code})")
     if "is cached - skipping run" in text:

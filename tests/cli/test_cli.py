@@ -1,0 +1,205 @@
+"""The command line: exit codes, hints, and what the commands do on a toy project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fusionrec import cli
+from fusionrec.paths import Paths
+from tests.stages import toy
+
+
+@pytest.fixture(autouse=True)
+def quiet_process(monkeypatch: pytest.MonkeyPatch, umask: None) -> None:
+    """Commands run in this process; what they set must not outlive the test."""
+    import signal
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = dict(os.environ)
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    paths = toy.make(tmp_path / "p")
+    shutil.copytree(toy.ROOT / "recipes", paths.project / "recipes")
+    monkeypatch.chdir(paths.project)
+    return paths
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, " ".join(out.split()), (err.strip().splitlines() or [""])[-1]
+
+
+def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import sys; from fusionrec.cli import main; code = main(['--help']);"
+        "heavy = {'torch', 'prefect', 'mlflow', 'dvc', 'polars', 'great_expectations', 'numpy', 'pandas'} & set(sys.modules);"
+        "print('HEAVY', heavy); sys.exit(code)"
+    )
+    project = Paths(tmp_path, tmp_path / ".fusionrec")
+    best = 99.0
+    for _ in range(3):
+        start = time.monotonic()
+        done = toy.run(project, "-c", program)
+        best = min(best, time.monotonic() - start)
+        assert done.returncode == 0 and "HEAVY set()" in done.stdout, done.stdout[-300:]
+    assert best < 2.0, "1 s on a quiet machine"
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (["rnu"], 2, "did you mean 'run'?"), (["run", "trian"], 2, "did you mean 'train'?"), (["run"], 2, "Missing argument"),
+        (["plan", "--no-such"], 2, "No such option"), (["use", "moveis"], 2, "did you mean 'movies'?"),
+        (["use", "../params"], 2, "no recipe"), (["adopt", "../x"], 2, "a run id"), (["adopt", "nothing"], 2, "no run"),
+        (["demo-data", "--strength", "text"], 2, "NAME=NUMBER"), (["table"], 78, "fusionrec repro"),
+        (["check", "no-such-folder"], 3, "not a folder"), (["register"], 3, "dvc repro"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+)  # fmt: skip
+def test_mistakes_end_in_their_code_with_a_hint(
+    project: Paths, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str
+) -> None:
+    found = call(capsys, *arguments)
+    assert found[0] == code and words in found[2] and found[2].startswith(f"fusionrec: exit {code} ("), found
+
+
+def test_outside_a_project_the_message_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, last = call(capsys, "plan")
+    assert code == 2 and "no params.yaml" in last
+
+
+def test_a_recipe_with_an_unset_variable_is_refused_with_what_to_set(
+    project: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FUSIONREC_MOVIES", raising=False)
+    before = (project.project / "params.yaml").read_bytes()
+    code, _, last = call(capsys, "use", "movies")
+    assert code == 78 and "export FUSIONREC_MOVIES=" in last
+    assert (project.project / "params.yaml").read_bytes() == before
+
+
+def test_use_writes_an_absolute_root_that_dvc_can_read(
+    project: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSIONREC_MOVIES", "raw/log")
+    (project.embeddings / "text").mkdir(parents=True)
+    (project.embeddings / "sound").mkdir()
+    assert call(capsys, "use", "movies")[0] == 0
+    written = yaml.safe_load((project.project / "params.yaml").read_text())
+    assert written["source"]["root"] == str(project.project / "raw" / "log")
+    assert [p.name for p in project.embeddings.iterdir()] == ["text"], "matrices of other recipes go"
+    monkeypatch.setenv("FUSIONREC_MOVIES", "raw/no-such")
+    assert call(capsys, "use", "movies")[0] == 78
+
+
+@pytest.mark.parametrize("name", ["atelier", "movies", "interactions", "vectors"])
+def test_every_recipe_is_valid(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for variable in ("FUSIONREC_MOVIES", "FUSIONREC_LOG", "FUSIONREC_VECTORS"):
+        monkeypatch.setenv(variable, "/tmp")
+    assert call(capsys, "config", "check", str(toy.ROOT / "recipes" / f"{name}.yaml"))[0] == 0
+
+
+def test_the_demo_recipe_is_the_default() -> None:
+    ours, recipe = (yaml.safe_load((toy.ROOT / f).read_text()) for f in ("params.yaml", "recipes/atelier.yaml"))
+    assert ours == recipe
+
+
+def test_config_errors_come_all_at_once(project: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.project / "params.yaml").write_text(toy.PARAMS.replace("seed: 0", "seed: -1\n  sedd: 2"))
+    code = cli.main(["config", "check"])
+    error = capsys.readouterr().err
+    assert code == 78 and "train.seed" in error and "did you mean 'seed'?" in error and "2 problem(s)" in error
+    assert error.strip().splitlines()[-1].startswith("fusionrec: exit 78 (configuration): params.yaml has 2 problem(s): train.")
+
+
+def test_config_show_tells_defaults_and_no_secret(project: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    from fusionrec.stages.doctor import without_secrets
+
+    code, out, _ = call(capsys, "config", "show")
+    assert code == 0 and "main_metric: ndcg" in out
+    hidden = without_secrets({"url": "postgresql://me:pw@host/db", "api_key": "k", "n": [1, {"password": "x"}]})
+    assert hidden == {"url": "postgresql://(hidden)@host/db", "api_key": "(hidden)", "n": [1, {"password": "(hidden)"}]}
+
+
+def test_repro_runs_what_is_stale_and_passes_the_stages_code_on(project: Paths) -> None:
+    toy.behave(project, train={"raise": "DataRejected", "message": "no rows"})
+    done = toy.run(project, "-m", "fusionrec", "repro")
+    assert done.returncode == 3
+    assert done.stderr.strip().splitlines()[-1] == "fusionrec: exit 3 (data rejected): no rows"
+    toy.behave(project)
+    done = toy.run(project, "-m", "fusionrec", "repro")  # the toy has no bundle: repro gets as far as register
+    assert done.returncode == 3 and "data/bundle is missing" in done.stderr
+    assert toy.started(project) == ["ingest", "train", "train"]
+
+
+def test_verify_names_a_flipped_bit_that_dvc_does_not_see(project: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.dvc(project, "repro")
+    code, out, _ = call(capsys, "verify")
+    assert code == 0 and "2 objects" in out
+    objects = [p for p in (project.project / ".dvc" / "cache" / "files").rglob("*") if p.is_file()]
+    victim = next(p for p in objects if p.read_bytes() == b"a\nb\nc\n")
+    victim.chmod(0o600)
+    victim.write_bytes(b"a\nb\nb\n")
+    code, _, last = call(capsys, "verify")
+    assert code == 78 and "data/first" in last and victim.name in last
+    victim.unlink()
+    code, out, _ = call(capsys, "verify")
+    assert code == 0 and "not in the cache: data/first" in out
+
+
+def test_plan_says_rows_and_what_is_stale_before_a_run(
+    project: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    root = project.project / "raw" / "log"
+    (root / "items.csv").write_text("item_id\n" + "".join(f"i{n}\n" for n in range(7)))
+    (root / "interactions.csv").write_text("user_id,item_id,event\n" + "".join(f"u{n},i{n % 7},click\n" for n in range(11)))
+    code, out, _ = call(capsys, "plan")
+    assert code == 0 and "rows: items 7, interactions 11" in out
+    assert "raw/log" in out and "after ingest" in out and "minutes" in out
+    toy.dvc(project, "repro")
+    code, out, _ = call(capsys, "plan")
+    assert code == 0 and out.count("up to date") == 2 and "last run" in out and "about 0.0 minutes" in out
+
+
+def test_doctor_finds_what_is_missing(project: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shutil.rmtree(project.project / "raw")
+    project.home.chmod(0o755)
+    (project.home / "isolated" / "dead").mkdir(parents=True)
+    from fusionrec.stages.doctor import examine
+
+    found = {(f.level, f.topic) for f in examine(project)}
+    assert {("fail", "privacy"), ("fail", "source"), ("warn", "bundle"), ("warn", "isolated"), ("ok", "lock")} <= found
+    code, out, _ = call(capsys, "doctor")
+    assert code == 78 and "no bundle yet" in out
+
+
+def test_dvcs_site_cache_is_private_for_a_bare_dvc_too(project: Paths) -> None:
+    import subprocess
+    import sys
+
+    environment = {k: v for k, v in toy.environment(project).items() if k != "DVC_SITE_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from dvc.repo import Repo; print(Repo('.').site_cache_dir)"], cwd=project.project,
+        env=environment, capture_output=True, text=True, check=True,
+    )
+    assert Path(done.stdout.strip()).is_relative_to(project.home)
+    assert project.home.stat().st_mode & 0o777 == 0o700
