@@ -58,7 +58,8 @@ def exposure_logits(world: World) -> Float32:
     """(U, I) float32: what the shop's list favours; new items get no boost, rather less."""
     appeal = (world.items.appeal - world.items.appeal.mean()) / world.items.appeal.std()
     late = world.items.launch > TRAIN_DAYS
-    return EXPOSURE_SLOPE * world.utility + (APPEAL_EXPOSURE * appeal + NEWCOMER * late).astype(np.float32)
+    shift = (APPEAL_EXPOSURE * appeal + NEWCOMER * late).astype(np.float32)
+    return np.asarray(EXPOSURE_SLOPE * world.utility + shift, np.float32)
 
 
 def inclusion(logits: Float32, slots: int) -> Float32:
@@ -68,18 +69,19 @@ def inclusion(logits: Float32, slots: int) -> Float32:
     concentrated, so 1 - exp(-rate * t) with t chosen to admit ``slots`` items on average is close.
     """
     rate = np.exp(logits - logits.max(axis=1, keepdims=True))
-    low, high = np.full((len(rate), 1), -20.0, np.float32), np.full((len(rate), 1), 20.0, np.float32)
+    low, high = np.full((len(rate), 1), -20, np.float32), np.full((len(rate), 1), 20, np.float32)
     for _ in range(24):
         middle = (low + high) / 2
         few = -np.expm1(-rate * np.exp(middle)).sum(axis=1, keepdims=True) < slots
         low, high = np.where(few, middle, low), np.where(few, high, middle)
-    return -np.expm1(-rate * np.exp(high))
+    return np.asarray(-np.expm1(-rate * np.exp(high)), np.float32)
 
 
 def show_probability(world: World, logits: Float32) -> Float32:
     """Probability (U, I) to be in a list that draws from all items: the favoured slots, then the random ones."""
     chosen = inclusion(logits, SLOTS - RANDOM_SLOTS)
-    return chosen + (1 - chosen) * RANDOM_SLOTS / (len(world.items) - SLOTS + RANDOM_SLOTS)
+    by_chance = (1 - chosen) * RANDOM_SLOTS / (len(world.items) - SLOTS + RANDOM_SLOTS)
+    return np.asarray(chosen + by_chance, np.float32)
 
 
 def click_offset(world: World, logits: Float32) -> float:

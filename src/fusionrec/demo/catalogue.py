@@ -73,7 +73,8 @@ def write(
     """Generate the catalogue into ``out`` and the truth into ``truth_folder``; both are replaced as a whole.
 
     The bytes depend only on ``seed``, the sizes and ``strengths`` (parts of the utility, see
-    :data:`fusionrec.demo.factors.STRENGTHS`), not on ``workers``; another kind of processor may round differently. ``progress(done, total)`` counts media files.
+    :data:`fusionrec.demo.factors.STRENGTHS`), not on ``workers``; another kind of processor may round differently.
+    ``progress(done, total)`` counts media files.
     Returns counts. Raises UsageError where ``out`` holds something that is not a demo catalogue or the truth
     would lie inside it, and for sizes and strengths that cannot be.
     """

@@ -47,7 +47,7 @@ def _revolve(shape: str, u: np.ndarray, v: np.ndarray, pixel: float) -> tuple[np
     """Coverage and horizontal normal in [-1, 1] of a body of revolution."""
     heights, widths = PROFILE[shape]
     fine = np.linspace(heights[0], heights[-1], 200)
-    half = np.interp(v.ravel(), fine, PchipInterpolator(heights, widths)(fine)).reshape(v.shape)
+    half = np.interp(v.ravel(), fine, PchipInterpolator(heights, widths)(fine)).reshape(v.shape).astype(np.float32)
     inside = np.minimum(half - np.abs(u), np.minimum(v - heights[0], heights[-1] - v))
     return _edge(inside, pixel), np.clip(u / half, -1, 1)
 
@@ -78,7 +78,7 @@ def _pattern(rng: np.random.Generator, kind: str, u: np.ndarray, v: np.ndarray, 
     """Coverage (S, S) of the accent colour."""
     period = rng.uniform(0.26, 0.36)
     turn = rng.uniform(-0.25, 0.25) + (np.pi / 2 if kind == "stripes" and rng.random() < 0.5 else 0)
-    c, s = np.cos(turn), np.sin(turn)
+    c, s = float(np.cos(turn)), float(np.sin(turn))
     x, y = (c * u - s * v) / period + rng.random(), (s * u + c * v) / period + rng.random()
     soft = pixel / period
     if kind == "plain":
@@ -118,7 +118,7 @@ def _finish(
     diffuse = np.clip(normal * light + 0.85 * facing, 0, 1.2)
     shade, shine = 0.55 + 0.45 * diffuse, np.zeros_like(u)
     if kind == "glossy":
-        side = np.sign(light) or 1.0
+        side = 1.0 if light > 0 else -1.0
         window = np.clip(1 - np.abs(normal - 0.45 * side) / 0.16, 0, 1) ** 1.5 * (np.sin(2.1 * v + 1.2) > -0.55)
         rim = np.clip(1 - np.abs(normal + 0.55 * side) / 0.07, 0, 1)
         shade = 0.40 + 0.62 * diffuse
@@ -145,12 +145,12 @@ def render(
     middle, no camera noise."""
     axis = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
     x, y = np.meshgrid(axis, axis)
-    turn, dx, dy = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(-0.08, 0.08), rng.uniform(-0.06, 0.06)
+    turn, dx, dy = float(np.deg2rad(rng.uniform(-8, 8))), rng.uniform(-0.08, 0.08), rng.uniform(-0.06, 0.06)
     if for_clip:
         turn = dx = dy = 0.0
     scale, stretch, flip = 0.88 * rng.uniform(0.72, 0.95), rng.uniform(0.90, 1.10), float(rng.choice([-1, 1]))
     light = rng.uniform(0.25, 0.7) * float(rng.choice([-1, 1]))
-    c, s = np.cos(turn), np.sin(turn)
+    c, s = float(np.cos(turn)), float(np.sin(turn))  # Python floats leave float32 arrays as they are
     u = flip * (c * (x - dx) + s * (y - dy)) / (scale * stretch)
     v = (-s * (x - dx) + c * (y - dy)) / scale
     pixel = 2 / size / scale
@@ -175,7 +175,7 @@ def render(
     cover = np.maximum(body, trim)[..., None]
     picture = 255 * (thing * cover + ground * (1 - cover))
     if not for_clip:
-        picture += rng.normal(0, rng.uniform(1, 4), (size, size, 1))
+        picture += np.float32(rng.uniform(1, 4)) * rng.standard_normal((size, size, 1), np.float32)
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 

@@ -111,7 +111,7 @@ def slices(world: World, pairs: Split) -> dict[str, tuple[Bool, Bool]]:
     """Slice name -> (positives (U, I), candidates (I,)). Cold: the item has no train pair."""
     shape = world.utility.shape
     test = pairs.matrix((2,), shape)
-    warm = pairs.matrix((0,), shape).any(axis=0)
+    warm: Bool = np.asarray(pairs.matrix((0,), shape).any(axis=0))
     everything = np.ones(shape[1], bool)
     return {
         "all": (test, everything), "warm": (test & warm, everything), "cold": (test & ~warm, everything),
@@ -169,7 +169,7 @@ def save(folder: Path, world: World, sessions: Sessions) -> None:
         for factor, values in table.items():
             arrays[f"item.{modality}.{factor}"] = values
             arrays[f"taste.{modality}.{factor}"] = users.tastes[modality][factor].astype(np.float32)
-    np.savez(folder / "truth.npz", allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez(folder / "truth.npz", allow_pickle=False, **arrays)
     about: Mapping[str, Any] = {
         "seed": world.seed, "strengths": dict(world.strengths), "item_ids": items.ids, "user_ids": users.ids,
         "factors": FACTORS, "click": {"slope": behaviour.CLICK_SLOPE, "offset": sessions.click_offset},

@@ -8,6 +8,7 @@ detail are noise that carries no taste.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -177,10 +178,9 @@ def vocabulary() -> list[str]:
     """Every phrase this module can write (for the test that none names another modality's factor)."""
     tables = (NOUN, ADJECTIVE, TRADE_NAME, DETAIL, OCCASION, ORIGIN, VOICE, BODY, TITLE, QUERY, REVIEW)
 
-    def flat(x: object) -> list[str]:
+    def flat(x: Any) -> list[str]:
         if isinstance(x, str):
             return [x]
-        values = x.values() if isinstance(x, Mapping) else x
-        return [s for v in values for s in flat(v)]  # type: ignore[union-attr]
+        return [s for v in (x.values() if isinstance(x, Mapping) else x) for s in flat(v)]
 
     return flat(tables)
