@@ -150,7 +150,7 @@ def load_models(paths: Paths, data: split.SplitData, items: ItemSet) -> dict[str
 
 def media_root(params: Params, paths: Paths) -> Path:
     """What picture paths are relative to, and where ceiling.json may lie."""
-    return Path(paths.project, params.source.root)
+    return Path(params.source.media_root(paths.project))
 
 
 def about_items(paths: Paths) -> dict[str, dict[str, Any]]:
@@ -187,7 +187,7 @@ def per_user(results: Sequence[Result], users: Sequence[str]) -> pl.DataFrame:
             frames.append(
                 pl.DataFrame({
                     "model": pl.Series([result.model] * len(keep), dtype=pl.String),
-                    "user": pl.Series([users[i] for i in keep], dtype=pl.String),
+                    "user": pl.Series([users[int(i)] for i in keep], dtype=pl.String),
                     "slice": pl.Series([part] * len(keep), dtype=pl.String),
                     **{name: pl.Series(v[keep], dtype=pl.Float64) for name, v in values.items()},
                 })
