@@ -167,16 +167,28 @@ class Retriever(ABC):
 
 def top_k(scores: Float32, k: int) -> tuple[Int64, Float32]:
     """The k highest of each row of (B, I), best first; ties to the lower column. -> (B, K) int64, (B, K) float32."""
-    bits = np.ascontiguousarray(scores + np.float32(0.0)).view(np.int32).astype(np.int64)  # +0.0: -0.0 becomes 0.0
-    ordered = np.where(bits >= 0, bits, np.int64(-(2**31)) - bits)  # monotone in the float
     n = scores.shape[1]
-    key = ordered * np.int64(2**31) + (np.int64(2**31 - 1) - np.arange(n, dtype=np.int64))
-    if k < n:
-        cut = np.argpartition(key, n - k, axis=1)[:, n - k :]
+    if k >= n:
+        chosen = np.broadcast_to(np.arange(n), scores.shape)
     else:
-        cut = np.broadcast_to(np.arange(n), key.shape)
-    chosen = np.take_along_axis(cut, np.argsort(-np.take_along_axis(key, cut, 1), axis=1), 1)
-    return chosen.astype(np.int64), np.take_along_axis(scores, chosen, 1)
+        chosen = np.argpartition(scores, n - k, axis=1)[:, n - k :]
+        worst = np.take_along_axis(scores, chosen, 1).min(1, keepdims=True)
+        tied = np.flatnonzero((scores >= worst).sum(1) > k)  # the partition chose arbitrarily among equals at the edge
+        if len(tied):
+            chosen = chosen.copy()
+            chosen[tied] = _lowest_columns(scores[tied], worst[tied], k)
+    values = np.take_along_axis(scores, chosen, 1)
+    order = np.lexsort((chosen, -values), axis=1)
+    return np.take_along_axis(chosen, order, 1).astype(np.int64), np.take_along_axis(values, order, 1)
+
+
+def _lowest_columns(scores: Float32, worst: Float32, k: int) -> Int64:
+    """(R, K) columns: all above ``worst`` (R, 1) and, of those equal to it, the lowest columns."""
+    above = scores > worst
+    equal = scores == worst
+    room = k - above.sum(1, keepdims=True)
+    keep = above | (equal & (np.cumsum(equal, axis=1) <= room))
+    return np.nonzero(keep)[1].reshape(len(scores), k)
 
 
 class RetrieverSpec(Spec):
