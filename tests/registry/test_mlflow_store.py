@@ -36,7 +36,7 @@ def test_registering_records_everything_once(home, ease_bundle, world, tmp_path)
     first = register(home, ease_bundle, example=json.dumps([world.items.ids[0]]))
     start = time.monotonic()
     second = register(home, ease_bundle)
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 4  # 0.2 s on an idle machine
     assert first.created and not second.created
     assert (first.version, first.run_id) == (second.version, second.run_id) == (1, first.run_id)
     assert second.aliases == ("challenger",)

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -251,8 +250,7 @@ def _log_model(client: Any, run_id: str, name: str, tags: Mapping[str, str], ent
             shutil.copytree(entry.bundle / part, public / part)
         for part in ("bundle.json", "train_pairs.safetensors"):
             shutil.copy(entry.bundle / part, public / part)
-        with warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
-            warnings.filterwarnings("ignore", message=".*type hints.*", category=UserWarning)  # a signature is given
+        with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
                 name="recommender", python_model=str(Path(__file__).with_name("pyfunc_model.py")),
                 artifacts={"bundle": str(public)}, signature=signature, pip_requirements=requirements(),

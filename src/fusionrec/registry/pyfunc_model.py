@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from scipy import sparse
@@ -28,9 +29,9 @@ class BundleModel(PythonModel):
         self.row = {item: row for row, item in enumerate(self.bundle.catalogue.items.ids)}
         self.user_row = {int(value): row for row, value in enumerate(self.bundle.users)}
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads type hints
-        import pandas as pd
-
+    def predict(
+        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         from fusionrec.registry.bundle import user_hashes
         from fusionrec.types import Requests
 
