@@ -135,8 +135,9 @@ def table_rows(story: Story) -> dict[str, Any]:
 
 
 def slice_names(table: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """slice -> words, in the order of the table."""
-    parts = dict.fromkeys(r["slice"] for r in table)
+    """slice -> words, in the order of :data:`SLICES`, then by name."""
+    known = list(SLICES)
+    parts = sorted({r["slice"] for r in table}, key=lambda p: (known.index(p) if p in known else len(known), p))
     return {p: SLICES.get(p) or f"items without {p.removeprefix('missing_')}" for p in parts}
 
 
