@@ -1,4 +1,4 @@
-"""Shared by all tests: no network services, no telemetry, no state outside the test's own folder, skips that can be refused."""
+"""Shared by all tests: no telemetry, no developer's settings, skips that can be refused."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-# Before anything is imported: several libraries read these once. make exports the same; a bare `pytest` must be as quiet.
+# Before anything is imported: several libraries read these once. make exports the same; bare `pytest` is as quiet.
 os.environ.update(
-    MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="1", PREFECT_SERVER_ANALYTICS_ENABLED="false", DVC_NO_ANALYTICS="1",
-    GX_ANALYTICS_ENABLED="false", RAY_USAGE_STATS_ENABLED="0", HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_OFFLINE="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="1",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    DVC_NO_ANALYTICS="1",
+    GX_ANALYTICS_ENABLED="false",
+    RAY_USAGE_STATS_ENABLED="0",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    HF_HUB_OFFLINE="1",
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="90",
 )
 for name in ("FUSIONREC_HOME", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT"):
@@ -20,7 +26,11 @@ for name in ("FUSIONREC_HOME", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_ST
 from hypothesis import HealthCheck, settings  # noqa: E402  (after the environment)
 
 settings.register_profile(
-    "fusionrec", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow],
+    "fusionrec",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
     max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "40")),
 )
 settings.load_profile("fusionrec")

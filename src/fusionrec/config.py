@@ -83,9 +83,7 @@ class Promotion(Spec):
 
     alpha: float = Field(0.05, gt=0, lt=1, description="level of the one-sided paired test")
     min_pairs: PositiveInt = Field(500, description="fewer common test pairs: not comparable")
-    slice_floor: float = Field(
-        0.9, gt=0, le=1, description="each slice's mean must reach this share of the champion's"
-    )
+    slice_floor: float = Field(0.9, gt=0, le=1, description="each slice's mean must reach this share of the champion's")
 
 
 class Registry(Spec):

@@ -54,13 +54,13 @@ def _spec(module: ModuleType, base: type[Spec], name: str) -> type[Spec]:
     own = [
         thing
         for thing in vars(module).values()
-        if isinstance(thing, type) and issubclass(thing, base) and thing.__module__ == module.__name__
+        if isinstance(thing, type)
+        and issubclass(thing, base)
+        and thing.__module__ == module.__name__
         and thing.__name__[0] != "_"
     ]
     if len(own) != 1:
-        raise TypeError(
-            f"{module.__name__}: expected one {base.__name__}, found {[c.__name__ for c in own] or 'none'}"
-        )
+        raise TypeError(f"{module.__name__}: expected one {base.__name__}, found {[c.__name__ for c in own] or 'none'}")
     kind = own[0].model_fields["kind"]
     if get_origin(kind.annotation) is not Literal or get_args(kind.annotation) != (name,) or kind.default != name:
         raise TypeError(

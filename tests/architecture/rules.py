@@ -1,4 +1,4 @@
-"""The rules of the code base as functions on source text, so that each rule is itself tested on a snippet that breaks it."""
+"""The rules of the code base as functions on source text: each is itself tested on a snippet that breaks it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,13 @@ def files() -> list[Path]:
 def registered(registry: str) -> set[str]:
     """The file names listed in a registry's __init__.py."""
     tree = ast.parse((SRC / registry / "__init__.py").read_text(encoding="utf-8"))
-    return {c.value for node in ast.walk(tree) if isinstance(node, ast.List) for c in node.elts if isinstance(c, ast.Constant)}
+    return {
+        c.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List)
+        for c in node.elts
+        if isinstance(c, ast.Constant)
+    }
 
 
 def imports(source: str, package: str) -> Iterator[tuple[int, str]]:

@@ -12,8 +12,21 @@ import pytest
 
 from tests.architecture import rules
 
-HEAVY = ("torch", "torchvision", "timm", "transformers", "mlflow", "great_expectations", "prefect", "evidently", "sklearn",
-         "ray", "pandas", "altair", "av")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "timm",
+    "transformers",
+    "mlflow",
+    "great_expectations",
+    "prefect",
+    "evidently",
+    "sklearn",
+    "ray",
+    "pandas",
+    "altair",
+    "av",
+)
 
 WATCH = """
 import json, logging, os, sys, warnings
@@ -72,7 +85,9 @@ def test_importing_any_module_changes_nothing(tmp_path: Path) -> None:
 
 def test_the_watch_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "noisy_module.py"
-    package.write_text("import os, logging\nos.environ['X_NOISY'] = '1'\nlogging.basicConfig()\nopen('left', 'w').close()\n")
+    package.write_text(
+        "import os, logging\nos.environ['X_NOISY'] = '1'\nlogging.basicConfig()\nopen('left', 'w').close()\n"
+    )
     monkeypatch.setattr(rules, "ROOT", tmp_path)
     told = watched(["noisy_module"], tmp_path)
     assert told["environment"] == ["X_NOISY"]

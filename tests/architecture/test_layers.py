@@ -67,8 +67,13 @@ def test_a_snippet_that_breaks_the_rule_is_caught(check: str, where: str, source
 
 def test_every_component_file_is_registered_or_shared_ground() -> None:
     """A file with a spec in it that nobody registered would silently be unusable."""
-    bases = {"data/sources": "SourceSpec", "encoders": "EncoderSpec", "fusion": "FusionSpec",
-             "modalities": "ModalitySpec", "recommenders": "RetrieverSpec"}
+    bases = {
+        "data/sources": "SourceSpec",
+        "encoders": "EncoderSpec",
+        "fusion": "FusionSpec",
+        "modalities": "ModalitySpec",
+        "recommenders": "RetrieverSpec",
+    }
     for registry, base in bases.items():
         for path in (rules.SRC / registry).glob("*.py"):
             declares = f"({base}):" in path.read_text(encoding="utf-8")

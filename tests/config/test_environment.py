@@ -17,7 +17,9 @@ LINE = "Debian 12: apt install python3 python3-venv git make"
 
 def preflight(venv: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["/bin/sh", str(ROOT / ".ci" / "preflight"), str(venv)], capture_output=True, text=True,
+        ["/bin/sh", str(ROOT / ".ci" / "preflight"), str(venv)],
+        capture_output=True,
+        text=True,
         env={"PATH": os.environ["PATH"], "PYTHON": sys.executable, **environment},
     )
 
@@ -98,24 +100,40 @@ def test_a_ready_environment_costs_nothing(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / ".fusionrec-environment.json").write_text(script["stamp_text"](ROOT / "requirements.lock"))
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: pytest.fail("something was started"))
     script["main"](str(tmp_path), "requirements.lock")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").touch()
     with pytest.raises(BaseException, match="something was started"):  # another lock is another environment
-        (tmp_path / "bin").mkdir()
-        (tmp_path / "bin" / "python").touch()
         script["main"](str(tmp_path), "requirements-cpu.lock")
 
 
 def test_make_exports_a_private_quiet_environment(tmp_path: Path) -> None:
     program = "print-%:\n\t@echo '$*=$($*)'; echo \"shell $$$*\"\n"
     (tmp_path / "show.mk").write_text(program)
-    names = ["MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "PREFECT_SERVER_ANALYTICS_ENABLED", "DVC_NO_ANALYTICS",
-             "GX_ANALYTICS_ENABLED", "RAY_USAGE_STATS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "DVC_SITE_CACHE_DIR"]
+    names = [
+        "MLFLOW_DISABLE_TELEMETRY",
+        "DO_NOT_TRACK",
+        "PREFECT_SERVER_ANALYTICS_ENABLED",
+        "DVC_NO_ANALYTICS",
+        "GX_ANALYTICS_ENABLED",
+        "RAY_USAGE_STATS_ENABLED",
+        "HF_HUB_DISABLE_TELEMETRY",
+        "DVC_SITE_CACHE_DIR",
+    ]
     done = subprocess.run(
         ["make", "-f", "Makefile", "-f", str(tmp_path / "show.mk"), *[f"print-{n}" for n in names]],
-        cwd=ROOT, capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"]},
     )
     told = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
     shells = [line.removeprefix("shell ") for line in done.stdout.splitlines() if line.startswith("shell")]
-    assert [told[n] for n in names] == shells == ["true", "1", "false", "1", "false", "0", "1", str(ROOT / ".fusionrec/dvc-site")]
+    assert (
+        [told[n] for n in names]
+        == shells
+        == ["true", "1", "false", "1", "false", "0", "1", str(ROOT / ".fusionrec/dvc-site")]
+    )
 
 
 def test_ci_runs_preflight_lint_and_the_test_command() -> None:
@@ -129,12 +147,16 @@ def test_ci_runs_preflight_lint_and_the_test_command() -> None:
 
 def test_nothing_of_a_developers_machine_is_in_the_repository() -> None:
     """Machine paths and index hosts would not work elsewhere."""
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    tracked = (
+        subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+    )
     found = []
     for name in filter(None, tracked):
         path = ROOT / name
         if not path.is_file() or path == Path(__file__) or path.stat().st_size > 2_000_000:
             continue
         text = path.read_bytes()
-        found += [f"{name}: {word.decode()}" for word in (b"/work/", b"/home/", b"/root/", b"pypi.org/simple") if word in text]
+        found += [
+            f"{name}: {word.decode()}" for word in (b"/work/", b"/home/", b"/root/", b"pypi.org/simple") if word in text
+        ]
     assert found == []

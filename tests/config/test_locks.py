@@ -17,8 +17,28 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPS = {"fastapi": ("0.139", "0.151"), "sqlalchemy": ("0", "2.1"), "pandas": ("0", "3.1")}
-TOOLS = ["prefect", "mlflow", "dvc", "great_expectations", "evidently", "torch", "torchvision", "transformers", "timm", "polars",
-         "pyarrow", "scipy", "sklearn", "av", "PIL", "altair", "vl_convert", "fastapi", "sqlalchemy", "pandas"]
+TOOLS = [
+    "prefect",
+    "mlflow",
+    "dvc",
+    "great_expectations",
+    "evidently",
+    "torch",
+    "torchvision",
+    "transformers",
+    "timm",
+    "polars",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "av",
+    "PIL",
+    "altair",
+    "vl_convert",
+    "fastapi",
+    "sqlalchemy",
+    "pandas",
+]
 LEFT_OUT = re.compile(r"torch|torchvision|triton|nvidia-.+|cuda-.+")
 
 
@@ -118,7 +138,15 @@ def test_the_newest_allowed_versions_still_work(tmp_path: Path) -> None:
     subprocess.run([python, "-c", "import " + ", ".join(TOOLS)], check=True, cwd=tmp_path)
     one, two = _free_port(), _free_port()
     prefect = [str(place / "bin" / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(one)]
-    mlflow = [str(place / "bin" / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(two),
-              "--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    mlflow = [
+        str(place / "bin" / "mlflow"),
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(two),
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/mlflow.db",
+    ]
     assert _answers(prefect, one, tmp_path, 180)
     assert _answers(mlflow, two, tmp_path, 180)

@@ -89,7 +89,8 @@ from fusionrec.types import Interactions, ItemSet, Requests
 p = config.parse({
     "source": {"kind": "folder", "root": "shop"}, "split": {"kind": "leave_last_out"},
     "modalities": {"text": {"kind": "text", "encoder": {"kind": "vowels", "scale": 2.0}}},
-    "train": {"retriever": {"kind": "two_tower", "dim": 3, "training": {"epochs": 1}}, "fusion": {"kind": "first_values"},
+    "train": {"retriever": {"kind": "two_tower", "dim": 3, "training": {"epochs": 1}},
+              "fusion": {"kind": "first_values"},
               "baselines": [{"kind": "last_row"}]},
 })
 texts = ["aeiou", "xyz", "a b", "hello"]
@@ -131,7 +132,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(package: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run([sys.executable, "-c", PROGRAM], env=environment, cwd=package.parent, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=environment, cwd=package.parent, capture_output=True, text=True
+    )
 
 
 def test_three_toy_components_work_after_one_file_and_one_line_each(package: Path) -> None:

@@ -25,7 +25,9 @@ def _folder(project: Path) -> dict[str, Any]:
     return {"root": "shop"}
 
 
-MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {"folder": _folder}  # writes a small catalogue, gives the spec's keys
+MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "folder": _folder
+}  # writes a small catalogue, gives the spec's keys
 
 pytestmark = pytest.mark.parametrize("kind", sorted(SPECS))
 

@@ -47,9 +47,7 @@ def world(seed: int = 0) -> World:
     user, item = np.nonzero(touched)
     time = rng.permutation(len(user)).astype(np.int64) * (DAY // 16) + DAY
     order = np.lexsort((item, user, time))
-    everything = Interactions(
-        user[order].astype(np.int32), item[order].astype(np.int32), time[order], USERS, ITEMS
-    )
+    everything = Interactions(user[order].astype(np.int32), item[order].astype(np.int32), time[order], USERS, ITEMS)
     late = np.arange(len(everything)) >= int(0.85 * len(everything))
     first = np.unique(everything.item, return_index=True)[1]  # every warm item stays in train
     late[first] = False
@@ -123,4 +121,6 @@ def widened(request: Requests, extra: int) -> Requests:
             return None
         return sparse.csr_matrix((m.data, m.indices, m.indptr), shape=(m.shape[0], m.shape[1] + extra))
 
-    return replace(request, history=wide(request.history), seen=wide(request.seen), history_time=wide(request.history_time))
+    return replace(
+        request, history=wide(request.history), seen=wide(request.seen), history_time=wide(request.history_time)
+    )

@@ -1,7 +1,7 @@
 """Every command in README and docs runs as it is written, in a copy of the repository.
 
-A block is left out by `<!-- not run: reason -->` on the line before it, and runs only with HEAVY=1 (make test-docs) after
-`<!-- heavy: reason -->`. The blocks of one file run in order in one copy.
+A block is left out by `<!-- not run: reason -->` on the line before it, and runs only with HEAVY=1 (make test-docs)
+after `<!-- heavy: reason -->`. The blocks of one file run in order in one copy.
 """
 
 from __future__ import annotations
@@ -17,8 +17,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-FENCE = re.compile(r"(?:<!-- (?P<mark>not run|heavy): (?P<why>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "data" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+FENCE = re.compile(
+    r"(?:<!-- (?P<mark>not run|heavy): (?P<why>.+?) -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,9 @@ def copies(tmp_path_factory: pytest.TempPathFactory):
     def copy(page: Path) -> Path:
         if page not in made:
             folder = tmp_path_factory.mktemp("clone")
-            tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
+            tracked = subprocess.run(
+                ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+            ).stdout.decode()
             for name in filter(None, tracked.split("\0")):
                 if (ROOT / name).is_file():
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +72,11 @@ def environment(folder: Path) -> dict[str, str]:
     """As a user's shell with the environment active; `make` takes the same environment."""
     bin_ = str(Path(sys.executable).parent)
     return {
-        **os.environ, "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", "DVC_SITE_CACHE_DIR": str(folder / ".fusionrec" / "dvc-site"),
-        "HOME": str(folder), "PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)]),
+        **os.environ,
+        "PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}",
+        "DVC_SITE_CACHE_DIR": str(folder / ".fusionrec" / "dvc-site"),
+        "HOME": str(folder),
+        "PYTHONPATH": os.pathsep.join([str(folder / "src"), str(folder)]),
         "MAKEFLAGS": f"VENV={Path(bin_).parent}",
     }
 
@@ -80,7 +92,11 @@ def test_block_runs(block: Block, copies) -> None:
         pytest.skip(f"{block.why}; set HEAVY=1 (make test-docs)")
     folder = copies(block.page)
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text], cwd=folder, env=environment(folder), capture_output=True, text=True
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, f"{block.text}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
@@ -105,8 +121,10 @@ def test_links_between_pages_lead_somewhere() -> None:
 def test_files_that_pages_name_exist() -> None:
     missing = []
     for page in PAGES:
-        for name in re.findall(r"`((?:src|tests|docs|recipes|flows|\.ci)/[\w./-]+?\.\w+)`", page.read_text(encoding="utf-8")):
-            if not (ROOT / name).exists():
+        for name in re.findall(
+            r"`((?:src|tests|recipes|flows|\.ci)/[\w./-]+?\.\w+)`", page.read_text(encoding="utf-8")
+        ):
+            if "NAME" not in name and not (ROOT / name).exists():
                 missing.append(f"{page.name}: {name}")
     assert missing == []
 
@@ -119,5 +137,7 @@ def test_every_fence_is_seen() -> None:
 
 
 def test_a_failing_block_fails(tmp_path: Path) -> None:
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", "false | cat\ntrue"], cwd=tmp_path, env=environment(tmp_path))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "false | cat\ntrue"], cwd=tmp_path, env=environment(tmp_path)
+    )
     assert done.returncode != 0

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from fusionrec.recommenders.base import RetrieverSpec
 from fusionrec.kinds import union
+from fusionrec.recommenders.base import RetrieverSpec
 
 if TYPE_CHECKING:
     AnyRetriever = RetrieverSpec

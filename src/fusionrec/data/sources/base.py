@@ -36,6 +36,8 @@ class SourceSpec(Spec):
     """Base of the ``source`` section of params.yaml."""
 
     kind: Any
+    root: str
+    """Where the catalogue lies; dvc.yaml makes ingest depend on it."""
 
     def build(self, project: Path) -> Source:
         """``project``: what a relative ``root`` is relative to."""
