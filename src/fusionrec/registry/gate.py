@@ -162,11 +162,11 @@ def judge(
         part for part in slices.build(asked.requests, asked.positives, cold, items.present)
         if part.name == "all" or part.name.startswith(FLOORED)
     ]
-    results = [
+    ours, theirs = (
         evaluate(model.retriever, model.requests(asked), parts, (rules.k,), name=model.name)
         for model in (challenger, opponent)
-    ]
-    return found | _compare(*results, found["metric"], rules)
+    )
+    return found | _compare(ours, theirs, str(found["metric"]), rules)
 
 
 def _compare(challenger: Result, opponent: Result, metric: str, rules: Rules) -> dict[str, Any]:
