@@ -1,7 +1,8 @@
 """What a run costs that has nothing to do: ``dvc repro`` + ``fusionrec register``, and a Prefect run.
 
 Works on the project in the current folder, which must be up to date (``fusionrec repro`` first; it is checked). Cases:
-``demo-noop`` the two commands that ``make repro`` runs; ``prefect-noop`` from submission to the terminal state on a running server;
+``demo-noop`` the two commands that ``make repro`` runs; ``prefect-noop`` from submission to the terminal state on a
+running server;
 ``prefect-ephemeral-noop`` a flow process with its own temporary API. Bounds: 10, 10 and 25 s. Medians of 3.
 
     python benchmarks/pipeline.py [--repeats 3]
@@ -43,7 +44,11 @@ def main() -> None:
 
     def run(*arguments: str, **extra: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=paths.project, env={**child, **extra}, capture_output=True, text=True,
+            [sys.executable, "-m", *arguments],
+            cwd=paths.project,
+            env={**child, **extra},
+            capture_output=True,
+            text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -78,11 +83,13 @@ def measured(action: Callable[[], None], repeats: int) -> list[float]:
 
 
 def submit(url: str) -> float:
-    """Seconds from creating a run of the deployment pipeline/pipeline to its terminal state, which must be COMPLETED."""
+    """Seconds from creating a run of the deployment pipeline/pipeline to its terminal state, which must be
+    COMPLETED."""
 
     def call(path: str, body: Any = None) -> Any:
         request = urllib.request.Request(  # noqa: S310  (our own loopback address)
-            f"{url}/api{path}", data=None if body is None else json.dumps(body).encode(),
+            f"{url}/api{path}",
+            data=None if body is None else json.dumps(body).encode(),
             headers={"content-type": "application/json"},
         )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
@@ -120,7 +127,8 @@ def write(project: Path, cases: dict[str, list[float]]) -> None:
     ).stdout.strip()
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     machine = {
-        "cpus": os.cpu_count(), "system": platform.system(), "python": platform.python_version(), "bf16": "avx512_bf16" in flags,
+        "cpus": os.cpu_count(), "system": platform.system(), "python": platform.python_version(),
+        "bf16": "avx512_bf16" in flags,
         "load": round(os.getloadavg()[0], 2),
     }  # fmt: skip
     out = Path(__file__).parent / "results" / "pipeline.json"

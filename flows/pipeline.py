@@ -71,7 +71,8 @@ def pipeline(
 def _parameters(
     paths: Paths, recipe: str | None, retriever: str | None, fusion: str | None, seed: int | None, pairs: list[str]
 ) -> dict[str, Any] | None:
-    """The resolved params of an isolated run, None where they are params.yaml's. Raises ConfigError before anything starts."""
+    """The resolved params of an isolated run, None where they are params.yaml's. Raises ConfigError before anything
+    starts."""
     import yaml
 
     file = paths.project / "params.yaml"

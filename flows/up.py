@@ -44,8 +44,13 @@ class Services:
     def start(self, name: str, *arguments: str, **extra: str) -> None:
         with (self.logs / f"{name}.log").open("wb") as log:
             self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", *arguments], cwd=self.paths.project, env={**self.environment, **extra},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                [sys.executable, "-m", *arguments],
+                cwd=self.paths.project,
+                env={**self.environment, **extra},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def check(self) -> None:
@@ -111,7 +116,10 @@ def main() -> int:
         services = Services(paths)
         try:
             start_all(services)
-            print(f"Prefect  {services.prefect_url}/v2/deployments\nMLflow   {services.mlflow_url}\nCtrl-C stops", flush=True)
+            print(
+                f"Prefect  {services.prefect_url}/v2/deployments\nMLflow   {services.mlflow_url}\nCtrl-C stops",
+                flush=True,
+            )
             while True:
                 services.check()
                 time.sleep(0.5)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from fusionrec.paths import Paths
 
 app = typer.Typer(
-    name="fusionrec", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="fusionrec",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="From a catalogue with pictures, words, sounds and clips to a registered multimodal recommender.",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Show or check params.yaml.")
@@ -58,15 +61,21 @@ def _table(rows: list[dict[str, Any]], title: str = "") -> None:
     for column in rows[0] if rows else ():
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if v is None else f"{v:,.2f}" if isinstance(v, float) else escape(str(v)) for v in row.values()))
+        table.add_row(
+            *("" if v is None else f"{v:,.2f}" if isinstance(v, float) else escape(str(v)) for v in row.values())
+        )
     Console(highlight=False).print(table)
 
 
 @app.command()
 def run(
-    stage: Annotated[str, typer.Argument(help="ingest, validate, split, embed, train, evaluate, bundle, register or promote")],
+    stage: Annotated[
+        str, typer.Argument(help="ingest, validate, split, embed, train, evaluate, bundle, register or promote")
+    ],
     modality: Annotated[str | None, typer.Option(help="for embed: which modality of params.yaml")] = None,
-    wait: Annotated[float | None, typer.Option(help="seconds to wait for another run; default FUSIONREC_LOCK_WAIT or 600")] = None,
+    wait: Annotated[
+        float | None, typer.Option(help="seconds to wait for another run; default FUSIONREC_LOCK_WAIT or 600")
+    ] = None,
 ) -> None:
     """Run one stage now, whatever is up to date (what DVC calls)."""
     from fusionrec.stages.runner import main as run_main
@@ -105,7 +114,11 @@ def _need_source(paths: Paths, params: Params) -> None:
     from fusionrec.errors import ConfigError
 
     if not (paths.project / params.source.root).is_dir():
-        hint = "run `fusionrec demo-data` first" if params.source.root == "data/raw/atelier" else "point it to the catalogue"
+        hint = (
+            "run `fusionrec demo-data` first"
+            if params.source.root == "data/raw/atelier"
+            else "point it to the catalogue"
+        )
         raise ConfigError(f"source.root: {params.source.root} is not a folder; {hint}")
 
 
@@ -155,10 +168,17 @@ def plan() -> None:
     _need_source(paths, params)
     found = planning.plan(params, paths)
     _say("rows: " + ", ".join(f"{name} {count:,}" for name, count in found.rows.items()))
-    _table([
-        {"stage": s.address, "state": s.reason or "up to date", "minutes": s.minutes if s.reason else None, "estimated from": s.basis}
-        for s in found.stages
-    ])
+    _table(
+        [
+            {
+                "stage": s.address,
+                "state": s.reason or "up to date",
+                "minutes": s.minutes if s.reason else None,
+                "estimated from": s.basis,
+            }
+            for s in found.stages
+        ]
+    )
     _say(f"about {found.minutes:.1f} minutes; up to {found.disk_mib:,.0f} MiB of disk ({found.free_mib:,.0f} MiB free)")
 
 
@@ -175,7 +195,9 @@ def use(recipe: Annotated[str, typer.Argument(help="a file name in recipes/, wit
 
 
 @app.command()
-def adopt(run: Annotated[str, typer.Argument(metavar="RUN", help="a run id (or its beginning) of an isolated run")]) -> None:
+def adopt(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run id (or its beginning) of an isolated run")],
+) -> None:
     """Make an isolated run the project's state: params.yaml, dvc.lock and data."""
     from fusionrec.stages import adopt as adopting
     from fusionrec.stages.lock import default_wait, project_lock
@@ -191,7 +213,9 @@ def demo_data(
     seed: Annotated[int, typer.Option(min=0)] = 7,
     items: Annotated[int | None, typer.Option(min=20, help="default: the generator's")] = None,
     users: Annotated[int | None, typer.Option(min=20, help="default: the generator's")] = None,
-    strength: Annotated[list[str] | None, typer.Option(help="how much a modality carries, e.g. text=0 (repeatable)")] = None,
+    strength: Annotated[
+        list[str] | None, typer.Option(help="how much a modality carries, e.g. text=0 (repeatable)")
+    ] = None,
     out: Annotated[Path, typer.Option(help="where the catalogue goes")] = Path("data/raw/atelier"),
 ) -> None:
     """Generate the demo catalogue `atelier` and record it with DVC."""
@@ -214,7 +238,8 @@ def _strengths(pairs: list[str]) -> dict[str, float]:
 
 @app.command()
 def doctor() -> None:
-    """Look for what is wrong or went unnoticed: unregistered bundle, missing weights, lock, versions. Exit 78 on failures."""
+    """Look for what is wrong or went unnoticed: unregistered bundle, missing weights, lock, versions. Exit 78 on
+    failures."""
     from fusionrec.stages.doctor import examine
 
     found = examine(_paths())
@@ -250,16 +275,23 @@ def table() -> None:
 
 @config_app.command("show")
 def config_show() -> None:
-    """The resolved parameters, defaults included. params.yaml holds no secrets; environment values that look so are hidden."""
+    """The resolved parameters, defaults included. params.yaml holds no secrets; environment values that look so are
+    hidden."""
     import yaml
 
     from fusionrec.stages.doctor import without_secrets
 
-    _say(yaml.safe_dump(without_secrets(_params(_paths()).model_dump(mode="json")), sort_keys=False, allow_unicode=True).strip())
+    _say(
+        yaml.safe_dump(
+            without_secrets(_params(_paths()).model_dump(mode="json")), sort_keys=False, allow_unicode=True
+        ).strip()
+    )
 
 
 @config_app.command("check")
-def config_check(file: Annotated[Path | None, typer.Argument(help="default: the project's params.yaml")] = None) -> None:
+def config_check(
+    file: Annotated[Path | None, typer.Argument(help="default: the project's params.yaml")] = None,
+) -> None:
     """Validate a params file; every problem at once, exit 78."""
     from fusionrec import config
 

@@ -34,8 +34,12 @@ def write(
         with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
             task = bar.add_task("media files", total=None)
             demo.write(
-                folder, _truth(paths), seed=seed, strengths=dict(strengths) or None,
-                progress=lambda done, total: bar.update(task, completed=done, total=total), **sizes,
+                folder,
+                _truth(paths),
+                seed=seed,
+                strengths=dict(strengths) or None,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+                **sizes,
             )
         inside = folder.is_relative_to(paths.project.resolve()) and (paths.project / ".dvc").is_dir()
         if inside:
@@ -50,8 +54,12 @@ def _truth(paths: Paths) -> Path:
 
 def _dvc_add(paths: Paths, relative: Path) -> None:
     done = subprocess.run(  # noqa: S603  (a list, no shell)
-        [sys.executable, "-m", "dvc", "add", "-q", "--", str(relative)], cwd=paths.project,
-        env=child_environment(paths.home), capture_output=True, text=True, check=False,
+        [sys.executable, "-m", "dvc", "add", "-q", "--", str(relative)],
+        cwd=paths.project,
+        env=child_environment(paths.home),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise ConfigError(f"dvc add {relative}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")

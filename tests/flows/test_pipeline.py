@@ -21,7 +21,11 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     before, umask = dict(os.environ), os.umask(0o077)
     os.umask(umask)
     home = tmp_path_factory.mktemp("flows-home")
-    os.environ |= {"FUSIONREC_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "PREFECT_LOGGING_TO_API_ENABLED": "true"}
+    os.environ |= {
+        "FUSIONREC_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_LOGGING_TO_API_ENABLED": "true",
+    }
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=110):
@@ -148,5 +152,11 @@ def test_what_was_up_to_date_shows_as_skipped(project: Paths) -> None:
 
 def test_files_of_a_run_are_private(project: Paths) -> None:
     go()
-    for file in (project.data / "first", project.data / "second", project.home, project.home / "dvc-site", project.reports):
+    for file in (
+        project.data / "first",
+        project.data / "second",
+        project.home,
+        project.home / "dvc-site",
+        project.reports,
+    ):
         assert file.stat().st_mode & 0o077 == 0, file

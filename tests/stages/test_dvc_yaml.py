@@ -1,4 +1,5 @@
-"""dvc.yaml says what STAGES says, names every code file that a stage really runs through, and hands no parameter to a shell."""
+"""dvc.yaml says what STAGES says, names every code file that a stage really runs through, and hands no parameter to a
+shell."""
 
 from __future__ import annotations
 
@@ -17,7 +18,11 @@ PIPELINE: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding
 # What reads and checks, or only names things; and the registries, where a new component adds its line.
 NOT_CODE = {"fusionrec/config.py", "fusionrec/errors.py", "fusionrec/kinds.py", "fusionrec/paths.py"}
 # Readers of a contract's files: listed, but what made those files is the business of the stage that writes them.
-READERS = {"fusionrec/data/tables.py": "ingest", "fusionrec/data/split.py": "split", "fusionrec/embeddings/base.py": "embed"}
+READERS = {
+    "fusionrec/data/tables.py": "ingest",
+    "fusionrec/data/split.py": "split",
+    "fusionrec/embeddings/base.py": "embed",
+}
 PACKAGES_OF_KINDS = ("data/sources", "encoders", "fusion", "modalities", "recommenders")
 
 

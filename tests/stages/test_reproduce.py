@@ -55,7 +55,10 @@ def test_the_exit_code_and_the_cause_come_through_dvc(project: Paths) -> None:
     toy.behave(project, train={"raise": "DataRejected", "message": "train is empty: found 0 rows, expected 1"})
     done = toy.run(project, *reproduce.command()[1:])
     assert done.returncode == 3
-    assert done.stderr.strip().splitlines()[-1] == "fusionrec: exit 3 (data rejected): train is empty: found 0 rows, expected 1"
+    assert (
+        done.stderr.strip().splitlines()[-1]
+        == "fusionrec: exit 3 (data rejected): train is empty: found 0 rows, expected 1"
+    )
     with pytest.raises(DataRejected, match=r"^train: train is empty: found 0 rows, expected 1 \(exit 3\)$"):
         reproduce.single(project, Step("train", "stale"), {}, on_line=lambda line: None)
     assert not (project.data / "second").exists()
@@ -80,7 +83,9 @@ def test_kill_9_of_dvc_leaves_no_stage_behind(project: Paths, shell: str) -> Non
 
 def test_a_shell_between_dvc_and_the_stage_does_not_hide_the_death(project: Paths) -> None:
     pipeline = project.project / "dvc.yaml"
-    pipeline.write_text(pipeline.read_text().replace("python src/stage.py ingest", "python src/stage.py ingest; exit $?"))
+    pipeline.write_text(
+        pipeline.read_text().replace("python src/stage.py ingest", "python src/stage.py ingest; exit $?")
+    )
     toy.behave(project, ingest={"sleep": 60})
     child = toy.start(project, "-m", "dvc", "repro")
     toy.wait_for(lambda: toy.started(project), 60)
@@ -108,7 +113,8 @@ def test_the_child_group_is_gone_however_the_caller_ends(project: Paths) -> None
 def test_kill_9_of_the_caller_takes_dvc_and_the_stage_along(project: Paths) -> None:
     toy.behave(project, ingest={"sleep": 60})
     program = (
-        "from fusionrec.paths import Paths; from fusionrec.stages import reproduce; from fusionrec.stages.stale import Step;"
+        "from fusionrec.paths import Paths; from fusionrec.stages import reproduce;"
+        "from fusionrec.stages.stale import Step;"
         "reproduce.single(Paths.find(), Step('ingest', 'stale'), {})"
     )
     caller = toy.start(project, "-c", program)

@@ -62,7 +62,7 @@ def test_a_signal_gives_its_code(project: Paths) -> None:
     before = len(toy.journal(project))
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
         child = toy.start(project, "src/stage.py", "ingest")
-        toy.wait_for(lambda: len(toy.journal(project)) > before, 30)
+        toy.wait_for(lambda seen=before: len(toy.journal(project)) > seen, 30)
         before = len(toy.journal(project))
         child.send_signal(number)
         _, stderr = child.communicate(timeout=10)
@@ -72,7 +72,8 @@ def test_a_signal_gives_its_code(project: Paths) -> None:
 
 def test_an_unknown_stage_and_a_missing_modality_are_usage_errors(project: Paths) -> None:
     for arguments, words in (
-        (["trian"], "did you mean 'train'?"), (["train", "--modality", "text"], "takes no modality"), (["embed"], "none"),
+        (["trian"], "did you mean 'train'?"), (["train", "--modality", "text"], "takes no modality"),
+        (["embed"], "none"),
     ):  # fmt: skip
         done = toy.run(project, "-m", "fusionrec", "run", *arguments)
         assert done.returncode == 2 and words in last(done.stderr), done.stderr
@@ -110,7 +111,10 @@ def test_a_second_run_waits_for_the_first(project: Paths) -> None:
 @pytest.mark.faults
 def test_two_pipelines_at_once_never_interleave(project: Paths) -> None:
     toy.behave(project, ingest={"sleep": 0.1}, train={"sleep": 0.1})
-    command = ["-c", "import sys; from fusionrec.cli import main; sys.argv[1:] = []; sys.exit(main(['repro', '--force']))"]
+    command = [
+        "-c",
+        "import sys; from fusionrec.cli import main; sys.argv[1:] = []; sys.exit(main(['repro', '--force']))",
+    ]
     for _ in range(20):
         (project.project / "journal").unlink(missing_ok=True)
         runs = [toy.start(project, *command, FUSIONREC_LOCK_WAIT="120") for _ in range(2)]

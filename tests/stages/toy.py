@@ -1,7 +1,8 @@
 """A toy project: the real runner, lock, DVC and params.yaml, with stages that take milliseconds.
 
 ``behaviour.json`` (no dependency of any stage) says what a stage does besides copying its input: sleep, raise, die.
-``journal`` gets a line at each start and end of a stage, so that a test sees what ran, and whether two runs interleaved.
+``journal`` gets a line at each start and end of a stage, so that a test sees what ran, and whether two runs
+interleaved.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fusionrec.stages.process import child_environment, private_home, private_si
 
 ROOT = Path(__file__).resolve().parents[2]
 
-STAGE = '''
+STAGE = """
 import json, os, sys, time
 from fusionrec import errors
 from fusionrec.stages import STAGES, Stage, runner
@@ -36,7 +37,8 @@ def work(name):
         note("start")
         time.sleep(wanted.get("sleep", 0))
         if "raise" in wanted:
-            raise (getattr(errors, wanted["raise"], None) or getattr(__import__("builtins"), wanted["raise"]))(wanted["message"])
+            kind = getattr(errors, wanted["raise"], None) or getattr(__import__("builtins"), wanted["raise"])
+            raise kind(wanted["message"])
         source = paths.project / (params.source.root + "/log.csv" if name == "ingest" else "data/first")
         out = paths.data / {"ingest": "first", "train": "second"}[name]
         out.parent.mkdir(exist_ok=True)
@@ -53,7 +55,7 @@ for name in ("ingest", "train"):
     STAGES[name] = Toy(name, (), (), ())
 if __name__ == "__main__":
     sys.exit(runner.main(sys.argv[1]))
-'''
+"""
 
 PIPELINE = """
 stages:
@@ -85,7 +87,12 @@ def make(folder: Path) -> Paths:
     (folder / "raw" / "log").mkdir(parents=True)
     (folder / "src").mkdir()
     (folder / "raw" / "log" / "log.csv").write_text("a\nb\nc\n")
-    for name, text in (("src/stage.py", STAGE), ("dvc.yaml", PIPELINE), ("params.yaml", PARAMS), ("behaviour.json", "{}")):
+    for name, text in (
+        ("src/stage.py", STAGE),
+        ("dvc.yaml", PIPELINE),
+        ("params.yaml", PARAMS),
+        ("behaviour.json", "{}"),
+    ):
         (folder / name).write_text(text.lstrip())
     shutil.copy(ROOT / ".dvcignore", folder)
     (folder / ".dvc").mkdir()
@@ -117,15 +124,25 @@ def environment(paths: Paths, **extra: str) -> dict[str, str]:
 def start(paths: Paths, *arguments: str, **extra: str) -> subprocess.Popen[str]:
     """``python <arguments>`` in the project, in its own process group, output captured as text."""
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=paths.project, env=environment(paths, **extra), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        [sys.executable, *arguments],
+        cwd=paths.project,
+        env=environment(paths, **extra),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
     )
 
 
 def run(paths: Paths, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], cwd=paths.project, env=environment(paths, **extra), text=True,
-        capture_output=True, timeout=90, check=False,
+        [sys.executable, *arguments],
+        cwd=paths.project,
+        env=environment(paths, **extra),
+        text=True,
+        capture_output=True,
+        timeout=90,
+        check=False,
     )
 
 

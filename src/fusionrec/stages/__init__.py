@@ -16,7 +16,8 @@ from typing import Any
 class Stage:
     """One stage. ``{modality}`` and ``{root}`` in params, deps and outs stand for the modality and ``source.root``.
 
-    ``params`` are sections of params.yaml, ``deps`` and ``outs`` paths in the project. ``per_modality`` stages run once for each
+    ``params`` are sections of params.yaml, ``deps`` and ``outs`` paths in the project. ``per_modality`` stages run
+    once for each
     entry of ``modalities`` and are addressed ``name@modality``.
     """
 

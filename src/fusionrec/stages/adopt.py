@@ -91,7 +91,9 @@ def adopt(paths: Paths, run: str) -> list[str]:
         with Repo(str(paths.project), _wait_for_lock=True) as repo:
             repo.checkout(force=True)
     except CheckoutError as error:
-        raise ConfigError(f"run {kept.name}: the cache lacks {error.target_infos}; `fusionrec repro` makes it again") from None
+        raise ConfigError(
+            f"run {kept.name}: the cache lacks {error.target_infos}; `fusionrec repro` makes it again"
+        ) from None
     return names
 
 

@@ -52,12 +52,18 @@ def _versions(paths: Paths) -> Iterator[Finding]:
             yield Finding("fail", "versions", f"{name} is not installed: run `make demo` or install requirements.lock")
     good = sys.version_info[:2] == (3, 11) and platform.machine() == "x86_64"
     yield Finding(
-        "ok" if good else "warn", "versions",
-        f"Python {platform.python_version()} on {platform.machine()}{'' if good else ' (expected 3.11 on x86_64)'}; {', '.join(texts)}",
+        "ok" if good else "warn",
+        "versions",
+        f"Python {platform.python_version()} on {platform.machine()}"
+        f"{'' if good else ' (expected 3.11 on x86_64)'}; {', '.join(texts)}",
     )
     for name, cap in _CAPS.items():
         if Version(version(name)) >= Version(cap):
-            yield Finding("fail", "versions", f"{name} {version(name)} is too new, expected below {cap}: install requirements.lock")
+            yield Finding(
+                "fail",
+                "versions",
+                f"{name} {version(name)} is too new, expected below {cap}: install requirements.lock",
+            )
 
 
 def _private(paths: Paths) -> Iterator[Finding]:
@@ -75,8 +81,10 @@ def _private(paths: Paths) -> Iterator[Finding]:
             os.environ["DVC_SITE_CACHE_DIR"] = given
     inside = folder.startswith(str(paths.home.resolve()) + os.sep)
     yield Finding(
-        "ok" if inside else "warn", "privacy",
-        f"DVC's site cache is {'private' if inside else folder + ', outside ' + str(paths.home) + ': set DVC_SITE_CACHE_DIR'}",
+        "ok" if inside else "warn",
+        "privacy",
+        "DVC's site cache is "
+        + ("private" if inside else f"{folder}, outside {paths.home}: run any fusionrec command to set it"),
     )
 
 
@@ -86,7 +94,9 @@ def _lock(paths: Paths) -> Iterator[Finding]:
         yield Finding("ok", "lock", "no run is active")
     else:
         yield Finding(
-            "warn", "lock", f"{found.get('what', 'a run')} (pid {found.get('pid')}, since {found.get('started')}) holds the project"
+            "warn",
+            "lock",
+            f"{found.get('what', 'a run')} (pid {found.get('pid')}, since {found.get('started')}) holds the project",
         )
 
 
@@ -118,7 +128,10 @@ def _bundle(paths: Paths) -> Iterator[Finding]:
     digest = read_bundle_json(paths.bundle)["bundle"]
     where = tracking.locate(paths.home)
     unregistered = Finding("warn", "bundle", f"bundle {digest[:12]} is not registered: run `fusionrec register`")
-    if where.uri == f"sqlite:///{paths.home / 'mlflow' / 'mlflow.db'}" and not (paths.home / "mlflow" / "mlflow.db").exists():
+    if (
+        where.uri == f"sqlite:///{paths.home / 'mlflow' / 'mlflow.db'}"
+        and not (paths.home / "mlflow" / "mlflow.db").exists()
+    ):
         yield unregistered
         return
     name = config.load(paths.project / "params.yaml").registry.name

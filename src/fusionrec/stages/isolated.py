@@ -1,8 +1,10 @@
 """A run with changed parameters: its own workspace, the main one's cache, store and registry.
 
-The workspace is a folder under ``.fusionrec/isolated/<run id>`` with its own params.yaml and dvc.lock; DVC's cache and the code
+The workspace is a folder under ``.fusionrec/isolated/<run id>`` with its own params.yaml and dvc.lock; DVC's cache
+and the code
 are the main project's, and raw data inside the project is linked at the same relative place, so what the
-parameters do not touch is up to date there. Afterwards only params.yaml and dvc.lock remain, under ``.fusionrec/runs/<run id>``.
+parameters do not touch is up to date there. Afterwards only params.yaml and dvc.lock remain, under
+``.fusionrec/runs/<run id>``.
 """
 
 from __future__ import annotations
@@ -128,7 +130,8 @@ def _with_root(main: Paths, folder: Path, raw: Mapping[str, Any]) -> dict[str, A
 
 
 def _dvc_config(main: Paths, folder: Path) -> None:
-    """The main configuration, its cache by absolute path, and no git: the folder is ignored by the repository around it."""
+    """The main configuration, its cache by absolute path, and no git: the folder is ignored by the repository around
+    it."""
     from dvc.repo import Repo
 
     repo = Repo(str(main.project))

@@ -1,6 +1,7 @@
 """One lock for the project: whoever comes through either door, one run works at a time.
 
-The lock is an flock on ``.fusionrec/run.lock``; the kernel drops it with its holder, so a killed run leaves nothing to clean up.
+The lock is an flock on ``.fusionrec/run.lock``; the kernel drops it with its holder, so a killed run leaves nothing
+to clean up.
 Beside it ``run.json`` says who holds it. A holder hands a token to its children in the environment, so that
 a pipeline run's stages do not wait for their own pipeline.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,21 +80,27 @@ def project_lock(home: Path, what: str, wait: float) -> Iterator[dict[str, str]]
             return
         if time.monotonic() >= deadline:
             raise Busy(
-                f"{found.get('what', 'another run')} (pid {found.get('pid', 'unknown')}, since {found.get('started', 'unknown')}) "
-                f"holds the project; waited {wait:.0f} s. Wait for it, or stop it with: kill {found.get('pid', 'PID')}"
+                f"{found.get('what', 'another run')} (pid {found.get('pid', 'unknown')}, since "
+                f"{found.get('started', 'unknown')}) holds the project; waited {wait:.0f} s. Wait for it, or stop it "
+                f"with: kill {found.get('pid', 'PID')}"
             )
         if not told:
-            import sys
-
-            print(f"waiting up to {wait:.0f} s for {found.get('what', 'another run')} (pid {found.get('pid')})",
-                  file=sys.stderr, flush=True)  # noqa: T201
             told = True
+            sys.stderr.write(
+                f"waiting up to {wait:.0f} s for {found.get('what', 'another run')} (pid {found.get('pid')})\n"
+            )
         time.sleep(0.2)
     try:
         token = secrets.token_hex(16)
-        _write_holder(home, {
-            "pid": os.getpid(), "what": what, "started": datetime.now(UTC).isoformat(timespec="seconds"), "token": token,
-        })
+        _write_holder(
+            home,
+            {
+                "pid": os.getpid(),
+                "what": what,
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "token": token,
+            },
+        )
         yield {TOKEN: token}
     finally:
         (home / "run.json").unlink(missing_ok=True)

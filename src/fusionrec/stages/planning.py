@@ -15,7 +15,8 @@ from fusionrec.stages.stale import Step, steps
 if TYPE_CHECKING:
     from fusionrec.config import Params
 
-# Seconds on 2 cores where no earlier run tells: fixed part and per thousand of the unit. Measured on the demo, order of magnitude.
+# Seconds on 2 cores where no earlier run tells: fixed part and per thousand of the unit. Measured on the demo, order
+# of magnitude.
 _RATES = {
     "ingest": (2.0, 5.0, "items"), "validate": (12.0, 0.2, "interactions"), "split": (1.5, 0.05, "interactions"),
     "text": (6.0, 20.0, "items"), "image": (6.0, 90.0, "items"), "vector": (2.0, 0.1, "items"),
@@ -86,4 +87,6 @@ def _estimate(step: Step, params: Params, rows: dict[str, int], last: dict[str, 
     if kind not in _RATES:
         return Planned(step.address, step.reason, None, "unknown")
     fixed, each, unit = _RATES[kind]
-    return Planned(step.address, step.reason, (fixed + each * rows.get(unit, 0) / 1000) / 60, f"{rows.get(unit, 0):,} {unit}")
+    return Planned(
+        step.address, step.reason, (fixed + each * rows.get(unit, 0) / 1000) / 60, f"{rows.get(unit, 0):,} {unit}"
+    )

@@ -42,10 +42,11 @@ def harden() -> None:
 
 
 def private_home(home: Path) -> Path:
-    """Make the home folder, readable by its owner alone (also where DVC made it before us)."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if home.stat().st_mode & 0o077:
-        home.chmod(0o700)
+    """Make the home and DVC's site cache in it, readable by their owner alone (also where DVC made them before us)."""
+    for folder in (home, home / "dvc-site"):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
     return home
 
 
@@ -65,7 +66,8 @@ def child_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
 
 
 def on_sigterm() -> None:
-    """Turn SIGTERM into :class:`Terminated` and SIGINT into KeyboardInterrupt, even where they were inherited as ignored."""
+    """Turn SIGTERM into :class:`Terminated` and SIGINT into KeyboardInterrupt, even where they were inherited as
+    ignored."""
 
     def terminate(signum: int, frame: object) -> None:
         raise Terminated
@@ -161,7 +163,8 @@ def group_members(group: int) -> list[int]:
 def private_site_cache(project: Path, home: Path) -> None:
     """Point DVC's site cache into the home, for a bare ``dvc`` too.
 
-    DVC's default is a folder that everyone may write to and that it unpickles from. The path is absolute and so belongs in
+    DVC's default is a folder that everyone may write to and that it unpickles from. The path is absolute and so
+    belongs in
     .dvc/config.local, which git ignores; it is rewritten when the project has moved.
     """
     import configparser

@@ -1,6 +1,7 @@
 """DVC as a child: ``python -m fusionrec.stages.reproduce [--single-item] [--force] [ADDRESS ...]``.
 
-What ``dvc repro`` does, with three differences: it dies with its parent, it waits for DVC's own short lock instead of failing
+What ``dvc repro`` does, with three differences: it dies with its parent, it waits for DVC's own short lock instead of
+failing
 (somebody may be looking at ``dvc status``), and it ends with the exit code of the stage that failed, not with 255.
 """
 
@@ -26,17 +27,28 @@ def command(addresses: Sequence[str] = (), *, single_item: bool = False, force: 
     return [sys.executable, "-m", "fusionrec.stages.reproduce", *flags, "--", *addresses]
 
 
-def start(project: Path, home: Path, arguments: Sequence[str], extra: dict[str, str], *, capture: bool) -> subprocess.Popen[str]:
+def start(
+    project: Path, home: Path, arguments: Sequence[str], extra: dict[str, str], *, capture: bool
+) -> subprocess.Popen[str]:
     """Start ``arguments`` in its own process group; with ``capture`` stdout and stderr come as one text stream."""
     stream = subprocess.PIPE if capture else None
     return subprocess.Popen(  # noqa: S603  (a list, no shell; addresses are checked against the plan)
-        list(arguments), cwd=project, env=child_environment(home, extra), text=True, encoding="utf-8", errors="replace",
-        stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT if capture else None, start_new_session=True,
+        list(arguments),
+        cwd=project,
+        env=child_environment(home, extra),
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=stream,
+        stderr=subprocess.STDOUT if capture else None,
+        start_new_session=True,
     )
 
 
 def stop(child: subprocess.Popen[str], grace: float = 3.0) -> None:
-    """End the child's whole process group: SIGTERM, then SIGKILL after ``grace`` seconds. Safe to call on a dead child."""
+    """End the child's whole process group: SIGTERM, then SIGKILL after ``grace`` seconds. Safe to call on a dead
+    child."""
     import contextlib
     import os
     import signal
@@ -68,14 +80,16 @@ def single(
 ) -> str:
     """Reproduce one stale stage in a child process group; returns "Ran", "RunCache" or "Skipped".
 
-    Every output line goes to ``on_line``. Raises the error class of the child's exit code with its one-line cause. However this ends,
+    Every output line goes to ``on_line``. Raises the error class of the child's exit code with its one-line cause.
+    However this ends,
     no process of the group is left.
     """
-    child = start(paths.project, paths.home, command([step.address], single_item=True, force=force), token, capture=True)
+    child = start(
+        paths.project, paths.home, command([step.address], single_item=True, force=force), token, capture=True
+    )
     last, cause, text = "", "", ""
     try:
-        assert child.stdout is not None
-        for line in child.stdout:
+        for line in child.stdout or ():
             line = line.rstrip()
             if not line:
                 continue
@@ -90,7 +104,9 @@ def single(
         if child.stdout is not None:
             child.stdout.close()
     if code:
-        raise error_of(code, f"{step.address}: {cause or last or 'no output'} (exit {code if code > 0 else 128 - code})")
+        raise error_of(
+            code, f"{step.address}: {cause or last or 'no output'} (exit {code if code > 0 else 128 - code})"
+        )
     if "is cached - skipping run" in text:
         return "RunCache"
     return "Skipped" if "didn't change, skipping" in text else "Ran"

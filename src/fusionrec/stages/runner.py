@@ -202,7 +202,9 @@ def show(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    facts = Table(title=f"{report['stage']}  {report['seconds'].get('total', 0):.1f} s", title_justify="left", show_header=False)
+    facts = Table(
+        title=f"{report['stage']}  {report['seconds'].get('total', 0):.1f} s", title_justify="left", show_header=False
+    )
     for key, value in report["counts"].items():
         facts.add_row(escape(str(key)), f"{value:,}" if isinstance(value, int) else f"{value:,.4g}")
     for key, value in report["seconds"].items():
@@ -215,7 +217,9 @@ def show(report: dict[str, Any]) -> None:
     if rows:
         table = Table()
         for column in rows[0]:
-            table.add_column(escape(str(column)), justify="right" if isinstance(rows[0][column], (int, float)) else "left")
+            table.add_column(
+                escape(str(column)), justify="right" if isinstance(rows[0][column], (int, float)) else "left"
+            )
         for row in rows:
             table.add_row(*(f"{v:.4f}" if isinstance(v, float) else escape(str(v)) for v in row.values()))
         console.print(table)

@@ -54,7 +54,8 @@ def steps(project: Path, home: Path) -> list[Step]:
 
 
 def _address(stage: object, root: str) -> str:
-    """The stage's name in dvc.yaml, or the path of its .dvc file from the project; the same from every working directory."""
+    """The stage's name in dvc.yaml, or the path of its .dvc file from the project; the same from every working
+    directory."""
     return getattr(stage, "name", None) or os.path.relpath(stage.path, root)  # type: ignore[attr-defined]
 
 

@@ -1,6 +1,7 @@
 """``fusionrec verify``: re-hash what DVC's cache and the embedding store serve silently.
 
-DVC trusts its cache: a flipped bit is checked out and ``dvc status`` says that all is well. Here every cache object that dvc.lock
+DVC trusts its cache: a flipped bit is checked out and ``dvc status`` says that all is well. Here every cache object
+that dvc.lock
 and the .dvc files name is read again.
 """
 
@@ -21,7 +22,8 @@ from fusionrec.paths import Paths
 
 @dataclass(frozen=True)
 class Checked:
-    """``files`` were read (``bytes`` in all); ``missing`` objects are not in the cache (not an error: pull or repro)."""
+    """``files`` were read (``bytes`` in all); ``missing`` objects are not in the cache (not an error: pull or
+    repro)."""
 
     files: int
     bytes: int
@@ -51,7 +53,8 @@ def verify(paths: Paths) -> Checked:
     bad += _store(paths)
     if bad:
         raise IntegrityError(
-            f"{len(bad)} damaged file(s): {bad[0]}\n" + "\n".join(f"  {line}" for line in bad)
+            f"{len(bad)} damaged file(s): {bad[0]}\n"
+            + "\n".join(f"  {line}" for line in bad)
             + "\n  delete the named cache objects, then `dvc pull` or `fusionrec repro`"
         )
     return Checked(files, size, tuple(missing))
@@ -83,9 +86,7 @@ def _named(project: Path) -> Iterator[tuple[str, str]]:
                     yield str((file.parent / out["path"]).relative_to(project)), out["md5"]
 
 
-def _objects(
-    cache: Path, out: str, md5: str, bad: list[str], missing: list[str]
-) -> Iterator[tuple[str, str]]:
+def _objects(cache: Path, out: str, md5: str, bad: list[str], missing: list[str]) -> Iterator[tuple[str, str]]:
     """The object of an out and, for a folder, those of its files."""
     yield out, md5
     if not md5.endswith(".dir"):
