@@ -24,7 +24,8 @@ def events(n: int = N_EVENTS, seed: int = 0) -> list[dict[str, Any]]:
     rng = random.Random(seed)
     return [
         {
-            "user_id": f"raw-user-{rng.randrange(N_USERS)}", "item_id": f"item-{rng.randrange(N_ITEMS)}",
+            "user_id": f"raw-user-{rng.randrange(N_USERS)}",
+            "item_id": f"item-{rng.randrange(N_ITEMS)}",
             "event": rng.choice(("click", "purchase", "view")),
             "timestamp": f"2026-01-{1 + rng.randrange(N_DAYS):02d}T{rng.randrange(24):02d}:{rng.randrange(60):02d}:00Z",
             "position": rng.randrange(1, 9),
@@ -34,7 +35,10 @@ def events(n: int = N_EVENTS, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def goods(n: int = N_ITEMS) -> list[dict[str, Any]]:
-    return [{"item_id": f"item-{i}", "title": f"Thing {i}", "price": 1.5 * i, "colour": ("red", "blue")[i % 2]} for i in range(n)]
+    return [
+        {"item_id": f"item-{i}", "title": f"Thing {i}", "price": 1.5 * i, "colour": ("red", "blue")[i % 2]}
+        for i in range(n)
+    ]
 
 
 @dataclass
@@ -80,13 +84,19 @@ class Project:
     def digests(self) -> dict[str, str]:
         """Relative name -> sha256 of every file under data/."""
         data = self.paths.data
-        return {str(p.relative_to(data)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(data.rglob("*")) if p.is_file()}
+        return {
+            str(p.relative_to(data)): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(data.rglob("*"))
+            if p.is_file()
+        }
 
 
 def make(folder: Path) -> Project:
     params = {
-        "source": {"kind": "folder", "root": "cat"}, "gate": {"min_items": 1, "min_interactions": 1},
-        "split": {"kind": "random_per_user"}, "train": {"retriever": {"kind": "popularity"}, "fusion": {"kind": "concat"}},
+        "source": {"kind": "folder", "root": "cat"},
+        "gate": {"min_items": 1, "min_interactions": 1},
+        "split": {"kind": "random_per_user"},
+        "train": {"retriever": {"kind": "popularity"}, "fusion": {"kind": "concat"}},
     }
     folder.mkdir(parents=True, exist_ok=True)
     return Project(Paths(folder, folder / ".fusionrec"), params)

@@ -15,10 +15,23 @@ from .conftest import Project, events, goods, make
 
 def test_a_foreign_catalogue_is_mapped_and_the_suggestion_works(empty: Project) -> None:
     plot = "A long story about a shop in which many things happen, and then some more, until it ends. "
-    empty.put("movies", [{"movieId": f"m{n}", "name": f"Film number {n}", "plot": plot + str(n), "genres": "a|b"} for n in range(23)])
+    empty.put(
+        "movies",
+        [{"movieId": f"m{n}", "name": f"Film number {n}", "plot": plot + str(n), "genres": "a|b"} for n in range(23)],
+    )
     rng = random.Random(0)
-    empty.put("ratings", [{"userId": rng.randrange(9), "movieId": f"m{rng.randrange(23)}", "rating": rng.choice((0.5, 4.0, 5.0)),
-                           "timestamp": 1_700_000_000 + 977 * n} for n in range(90)])
+    empty.put(
+        "ratings",
+        [
+            {
+                "userId": rng.randrange(9),
+                "movieId": f"m{rng.randrange(23)}",
+                "rating": rng.choice((0.5, 4.0, 5.0)),
+                "timestamp": 1_700_000_000 + 977 * n,
+            }
+            for n in range(90)
+        ],
+    )
     for n in range(3):
         empty.picture(f"m{n}.jpg")
     before = sorted(empty.root.rglob("*"))
@@ -27,10 +40,17 @@ def test_a_foreign_catalogue_is_mapped_and_the_suggestion_works(empty: Project) 
     assert not empty.paths.home.exists()
     assert found.ok, str(found)
     assert found.source == {
-        "kind": "folder", "root": str(empty.root),
-        "items": {"file": "movies.csv", "columns": {"item_id": "movieId", "title": "name", "description": "plot", "tags": "genres"}},
-        "interactions": {"file": "ratings.csv", "columns": {"user_id": "userId", "item_id": "movieId", "value": "rating"},
-                         "constants": {"event": "rating"}},
+        "kind": "folder",
+        "root": str(empty.root),
+        "items": {
+            "file": "movies.csv",
+            "columns": {"item_id": "movieId", "title": "name", "description": "plot", "tags": "genres"},
+        },
+        "interactions": {
+            "file": "ratings.csv",
+            "columns": {"user_id": "userId", "item_id": "movieId", "value": "rating"},
+            "constants": {"event": "rating"},
+        },
         "media": {"image": "images/{item_id}.jpg"},
     }
     other = make(empty.paths.project.parent / "pasted")
@@ -40,12 +60,18 @@ def test_a_foreign_catalogue_is_mapped_and_the_suggestion_works(empty: Project) 
 
 
 def test_columns_are_guessed_by_their_values(empty: Project) -> None:
-    empty.put("items", [{"item_id": f"i{n}", "x": f"A nice enough title {n}", "y": "word " * 20 + str(n)} for n in range(23)])
-    empty.put("interactions", [{"who": f"p{n % 7}", "what": f"i{n % 23}", "moment": f"2026-01-{n % 28 + 1:02d}T10:00:00"} for n in range(80)])
+    empty.put(
+        "items", [{"item_id": f"i{n}", "x": f"A nice enough title {n}", "y": "word " * 20 + str(n)} for n in range(23)]
+    )
+    empty.put(
+        "interactions",
+        [{"who": f"p{n % 7}", "what": f"i{n % 23}", "moment": f"2026-01-{n % 28 + 1:02d}T10:00:00"} for n in range(80)],
+    )
     found = check(empty.root)
     assert found.source["items"]["columns"] == {"description": "y", "title": "x"}
     assert found.source["interactions"] == {
-        "columns": {"item_id": "what", "user_id": "who", "timestamp": "moment"}, "constants": {"event": "click"},
+        "columns": {"item_id": "what", "user_id": "who", "timestamp": "moment"},
+        "constants": {"event": "click"},
     }
     assert found.ok
 

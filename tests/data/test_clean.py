@@ -19,13 +19,28 @@ NOON = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)  # 1774785600
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("2026-03-29T12:00:00Z", NOON), ("2026-03-29 12:00:00", NOON), ("2026-03-29T12:00", NOON),
-        ("2026-03-29T14:00:00+02:00", NOON), ("2026-03-29T06:30:00-0530", NOON), ("2026-03-29 12:00:00 UTC", NOON),
-        ("1774785600", NOON), ("1774785600000", NOON), ("1774785600000000", NOON), ("1774785600000000000", NOON),
-        ("1774785600.5", NOON + timedelta(milliseconds=500)), ("2026-03-29T12:00:00.25Z", NOON + timedelta(milliseconds=250)),
-        ("2026-03-29", NOON - timedelta(hours=12)), ("2026-03-29T12:00:00.123456789Z", NOON + timedelta(microseconds=123456)),
-        ("29/03/2026", None), ("2026-02-30", None), ("2026-03-29T25:00:00", None), ("2026-03-29T12:00:00+99:00", None),
-        ("soon", None), ("", None), ("1e400", None), ("99999999999999999999999", None),
+        ("2026-03-29T12:00:00Z", NOON),
+        ("2026-03-29 12:00:00", NOON),
+        ("2026-03-29T12:00", NOON),
+        ("2026-03-29T14:00:00+02:00", NOON),
+        ("2026-03-29T06:30:00-0530", NOON),
+        ("2026-03-29 12:00:00 UTC", NOON),
+        ("1774785600", NOON),
+        ("1774785600000", NOON),
+        ("1774785600000000", NOON),
+        ("1774785600000000000", NOON),
+        ("1774785600.5", NOON + timedelta(milliseconds=500)),
+        ("2026-03-29T12:00:00.25Z", NOON + timedelta(milliseconds=250)),
+        ("2026-03-29", NOON - timedelta(hours=12)),
+        ("2026-03-29T12:00:00.123456789Z", NOON + timedelta(microseconds=123456)),
+        ("29/03/2026", None),
+        ("2026-02-30", None),
+        ("2026-03-29T25:00:00", None),
+        ("2026-03-29T12:00:00+99:00", None),
+        ("soon", None),
+        ("", None),
+        ("1e400", None),
+        ("99999999999999999999999", None),
     ],
 )
 def test_times_known_by_hand(text: str, expected: datetime | None) -> None:
@@ -61,8 +76,17 @@ def _items(**columns: list[object]) -> tuple[pl.DataFrame, pl.DataFrame]:
 
 @pytest.mark.parametrize(
     ("raw", "code"),
-    [("a\0b", "control_characters"), ("tab\tbed", "control_characters"), ("", "empty_id"), ("   ", "empty_id"), (None, "empty_id"),
-     ("x" * 513, "long_id"), ("é" * 257, "long_id"), ("a\ufffdb", "invalid_unicode"), ("line\u2028two", "control_characters")],
+    [
+        ("a\0b", "control_characters"),
+        ("tab\tbed", "control_characters"),
+        ("", "empty_id"),
+        ("   ", "empty_id"),
+        (None, "empty_id"),
+        ("x" * 513, "long_id"),
+        ("é" * 257, "long_id"),
+        ("a\ufffdb", "invalid_unicode"),
+        ("line\u2028two", "control_characters"),
+    ],
 )
 def test_hostile_ids_are_set_aside_with_a_code(raw: str | None, code: str) -> None:
     good, bad = _items(item_id=["fine", raw])
@@ -86,12 +110,17 @@ def test_ids_are_normalised_numbers_become_text_and_case_counts() -> None:
 
 def test_numbers_booleans_tags_and_languages() -> None:
     good, bad = _items(
-        item_id=["a", "b", "c", "d"], price=["1.5", " 2 ", "", "inf"], in_stock=["yes", "FALSE", "0", None],
-        tags=["x|y", " z ", "|", None], language=["English", "zh-CN", "Klingon", None],
+        item_id=["a", "b", "c", "d"],
+        price=["1.5", " 2 ", "", "inf"],
+        in_stock=["yes", "FALSE", "0", None],
+        tags=["x|y", " z ", "|", None],
+        language=["English", "zh-CN", "Klingon", None],
     )
     assert bad.select("key", "code", "found").rows() == [("d", "not_a_number", "inf")]
     assert good.select("price", "in_stock", "tags", "language").rows() == [
-        (1.5, True, ["x", "y"], "en"), (2.0, False, ["z"], "zh-CN"), (None, False, None, "Klingon"),
+        (1.5, True, ["x", "y"], "en"),
+        (2.0, False, ["z"], "zh-CN"),
+        (None, False, None, "Klingon"),
     ]
 
 

@@ -1,4 +1,5 @@
-"""Reading a folder: mapping, constants, media templates, and messages that name file, column, expected and found (X15)."""
+"""Reading a folder: mapping, constants, media templates, and messages that name file, column, expected and found
+(X15)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from .conftest import Project, events, goods
 def test_mapping_constants_and_integer_ids(empty: Project) -> None:
     empty.root.mkdir(parents=True)
     pl.DataFrame({"movieId": [7, 8], "name": ["Up", "上"], "year": [2009, 1999]}).write_csv(empty.root / "films.csv")
-    pl.DataFrame({"uid": [1, 1, 2], "item_id": [7, 8, 7], "liked": [1, 0, 1]}).write_parquet(empty.root / "interactions.parquet")
+    pl.DataFrame({"uid": [1, 1, 2], "item_id": [7, 8, 7], "liked": [1, 0, 1]}).write_parquet(
+        empty.root / "interactions.parquet"
+    )
     empty.params["source"] |= {
         "items": {"file": "films.csv", "columns": {"item_id": "movieId", "title": "name"}},
         "interactions": {"columns": {"user_id": "uid", "value": "liked"}, "constants": {"event": "like"}},
@@ -41,9 +44,13 @@ def test_mapping_constants_and_integer_ids(empty: Project) -> None:
         ("interactions", "user_id", ["interactions.csv", "'user_id'", "did you mean 'customer_id'"]),
     ],
 )
-def test_missing_column_names_file_column_found_and_nearest(project: Project, table: str, drop: str, words: list[str]) -> None:
+def test_missing_column_names_file_column_found_and_nearest(
+    project: Project, table: str, drop: str, words: list[str]
+) -> None:
     rename = {"items": "sku_nr", "interactions": "customer_id"}[table]
-    rows = [{(rename if k == drop else k): v for k, v in r.items()} for r in (goods() if table == "items" else events())]
+    rows = [
+        {(rename if k == drop else k): v for k, v in r.items()} for r in (goods() if table == "items" else events())
+    ]
     project.put(table, rows)
     started = time.monotonic()
     with pytest.raises(DataRejected) as caught:
@@ -63,8 +70,16 @@ def test_mapping_to_a_missing_column_says_which(project: Project) -> None:
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
-        ("timestamp", "yesterday", "'timestamp': 240 of 240 values do not parse; found e.g. 'yesterday', expected ISO 8601"),
-        ("position", "first", "'position': 240 of 240 values do not parse; found e.g. 'first', expected a whole number"),
+        (
+            "timestamp",
+            "yesterday",
+            "'timestamp': 240 of 240 values do not parse; found e.g. 'yesterday', expected ISO 8601",
+        ),
+        (
+            "position",
+            "first",
+            "'position': 240 of 240 values do not parse; found e.g. 'first', expected a whole number",
+        ),
     ],
 )
 def test_wrong_type_of_a_whole_column_is_refused_fast(project: Project, column: str, value: str, message: str) -> None:
@@ -91,7 +106,8 @@ def test_single_bad_values_cost_their_rows_only(project: Project) -> None:
     project.ingest()
     lines = pl.read_parquet(project.paths.tables / "quarantine.parquet")
     assert sorted(lines.select("code", "column", "found").rows()) == [
-        ("not_a_timestamp", "timestamp", "soon"), ("not_an_integer", "position", "x"),
+        ("not_a_timestamp", "timestamp", "soon"),
+        ("not_an_integer", "position", "x"),
     ]
 
 
@@ -140,7 +156,9 @@ def test_missing_folder_and_missing_table(empty: Project) -> None:
     with pytest.raises(DataRejected, match=r"source.root: cat is not a folder"):
         empty.ingest()
     empty.put("items", goods())
-    with pytest.raises(DataRejected, match=r"expected interactions.parquet or interactions.csv in cat, found items.csv"):
+    with pytest.raises(
+        DataRejected, match=r"expected interactions.parquet or interactions.csv in cat, found items.csv"
+    ):
         empty.ingest()
 
 
@@ -157,7 +175,9 @@ def test_media_template_counts_existing_files_only(project: Project) -> None:
     project.ingest()
     items = pl.concat([pl.read_parquet(p) for p in project.paths.tables.glob("items/*.parquet")])
     pictured = items.filter(pl.col("image_paths").is_not_null())
-    assert pictured.select("item_id", "image_paths", "image_format").rows() == [("item-3", ["images/item-3.jpg"], ["jpeg 12x9"])]
+    assert pictured.select("item_id", "image_paths", "image_format").rows() == [
+        ("item-3", ["images/item-3.jpg"], ["jpeg 12x9"])
+    ]
     assert pl.read_parquet(project.paths.tables / "quarantine.parquet").height == 0
 
 

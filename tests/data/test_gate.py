@@ -28,40 +28,94 @@ NOW = datetime(2026, 6, 1, tzinfo=UTC)
 SCRIPT = "<script>alert(1)</script>"
 
 
-def judged(items: list[dict[str, Any]], log: list[dict[str, Any]], memory: Path | None = None, **rules: Any) -> gate.Verdict:
-    raw = RawTables(pl.DataFrame(items, infer_schema_length=None), pl.DataFrame(log, infer_schema_length=None), None, None, Path())
-    made = canonical(raw, bytes(32), lambda path, kind: Medium("0" * 64, None if "bad" in path else "jpeg 9000x9000" if "huge" in path else "jpeg 4x3"))
-    limits = {"min_items": 1, "min_interactions": 1, "max_quarantined": 1.0, "max_unknown_items": 1.0, "now": NOW, **rules}
+def judged(
+    items: list[dict[str, Any]], log: list[dict[str, Any]], memory: Path | None = None, **rules: Any
+) -> gate.Verdict:
+    raw = RawTables(
+        pl.DataFrame(items, infer_schema_length=None), pl.DataFrame(log, infer_schema_length=None), None, None, Path()
+    )
+    made = canonical(
+        raw,
+        bytes(32),
+        lambda path, kind: Medium(
+            "0" * 64, None if "bad" in path else "jpeg 9000x9000" if "huge" in path else "jpeg 4x3"
+        ),
+    )
+    limits = {
+        "min_items": 1,
+        "min_interactions": 1,
+        "max_quarantined": 1.0,
+        "max_unknown_items": 1.0,
+        "now": NOW,
+        **rules,
+    }
     return gate.judge(made.frames, made.ledger, made.quarantine, Rules(**limits), memory)
 
 
 def click(item: str = "a", **more: Any) -> dict[str, Any]:
-    return {"user_id": "u", "item_id": item, "event": "click", "timestamp": "2026-05-01T00:00:00Z", "value": None, "position": None, **more}
+    return {
+        "user_id": "u",
+        "item_id": item,
+        "event": "click",
+        "timestamp": "2026-05-01T00:00:00Z",
+        "value": None,
+        "position": None,
+        **more,
+    }
 
 
 LOG = [
     ("fine", click()),
-    ("future_timestamp", click(timestamp="2026-06-02T00:00:01Z")), ("fine", click(timestamp="2026-06-01T23:59:59Z")),
-    ("early_timestamp", click(timestamp="1989-12-31T23:59:59Z")), ("early_timestamp", click(timestamp="0")),
-    ("missing_timestamp", click(timestamp=None)), ("bad_position", click(position=0, user_id="p")), ("fine", click(position=1, user_id="q")),
-    ("rating_out_of_range", click(event="rating", value=10.5)), ("rating_out_of_range", click(event="rating", value=-1.0, user_id="r")),
-    ("fine", click(event="rating", value=0.5, user_id="s")), ("fine", click(event="purchase", value=250.0)),
-    ("unknown_event", click(event="stare")), ("unknown_item", click(item="ghost")), ("quarantined_item", click(item="costly")),
+    ("future_timestamp", click(timestamp="2026-06-02T00:00:01Z")),
+    ("fine", click(timestamp="2026-06-01T23:59:59Z")),
+    ("early_timestamp", click(timestamp="1989-12-31T23:59:59Z")),
+    ("early_timestamp", click(timestamp="0")),
+    ("missing_timestamp", click(timestamp=None)),
+    ("bad_position", click(position=0, user_id="p")),
+    ("fine", click(position=1, user_id="q")),
+    ("rating_out_of_range", click(event="rating", value=10.5)),
+    ("rating_out_of_range", click(event="rating", value=-1.0, user_id="r")),
+    ("fine", click(event="rating", value=0.5, user_id="s")),
+    ("fine", click(event="purchase", value=250.0)),
+    ("unknown_event", click(event="stare")),
+    ("unknown_item", click(item="ghost")),
+    ("quarantined_item", click(item="costly")),
     ("long_text", click(user_id="t", review="x" * 41)),
 ]
 ITEMS = [
-    {"item_id": "a", "title": "x" * 40, "price": 0.0, "language": "en", "created_at": "2020-01-01", "image_paths": "ok.jpg|bad.jpg"},
+    {
+        "item_id": "a",
+        "title": "x" * 40,
+        "price": 0.0,
+        "language": "en",
+        "created_at": "2020-01-01",
+        "image_paths": "ok.jpg|bad.jpg",
+    },
     {"item_id": "costly", "title": "y", "price": -0.01, "language": "zh-CN", "created_at": None, "image_paths": None},
     {"item_id": "wordy", "title": "x" * 41, "price": 1.0, "language": None, "created_at": None, "image_paths": None},
-    {"item_id": "odd", "title": "z", "price": None, "language": "Klingon", "created_at": None, "image_paths": "huge.jpg"},
+    {
+        "item_id": "odd",
+        "title": "z",
+        "price": None,
+        "language": "Klingon",
+        "created_at": None,
+        "image_paths": "huge.jpg",
+    },
 ]
 
 
 def test_every_soft_rule_known_by_hand() -> None:
     verdict = judged(ITEMS, [row for _, row in LOG], max_text_chars=40)
     lines = verdict.quarantine
-    assert sorted(lines.filter(pl.col("table") == "interactions")["code"].to_list()) == sorted(c for c, _ in LOG if c != "fine")
-    own = lines.filter(pl.col("table") == "items").sort("key", "code").select("key", "code", "column", "found", "row", "element").rows()
+    assert sorted(lines.filter(pl.col("table") == "interactions")["code"].to_list()) == sorted(
+        c for c, _ in LOG if c != "fine"
+    )
+    own = (
+        lines.filter(pl.col("table") == "items")
+        .sort("key", "code")
+        .select("key", "code", "column", "found", "row", "element")
+        .rows()
+    )
     assert own == [
         ("a", "unreadable_image", "image_paths", "bad.jpg", False, 1),
         ("costly", "negative_price", "price", "-0.01", True, None),
@@ -80,10 +134,18 @@ def test_an_unreadable_picture_keeps_the_item(project: Project) -> None:
     project.picture("good.jpg")
     (project.root / "images" / "text.jpg").write_text("not a picture")
     (project.root / "images" / "empty.jpg").write_bytes(b"")
-    project.put("items", [
-        {**g, "image_path": ["images/text.jpg|images/good.jpg", "images/empty.jpg", "images/gone.jpg"][n] if n < 3 else None}
-        for n, g in enumerate(goods())
-    ])
+    project.put(
+        "items",
+        [
+            {
+                **g,
+                "image_path": ["images/text.jpg|images/good.jpg", "images/empty.jpg", "images/gone.jpg"][n]
+                if n < 3
+                else None,
+            }
+            for n, g in enumerate(goods())
+        ],
+    )
     project.ingest()
     project.validate()
     kept = {r["item_id"]: r for r in tables.accepted(project.paths, "items").iter_rows(named=True)}
@@ -94,7 +156,8 @@ def test_an_unreadable_picture_keeps_the_item(project: Project) -> None:
     assert [kept[f"item-{n}"][c] for n in (1, 2) for c in ("image_paths", "image_sha256")] == [None] * 4
     lines = pl.read_parquet(project.paths.gate / "quarantine.parquet")
     assert lines.select("key", "code", "stage", "row").sort("key").rows() == [
-        ("item-0", "unreadable_image", "validate", False), ("item-1", "unreadable_image", "validate", False),
+        ("item-0", "unreadable_image", "validate", False),
+        ("item-1", "unreadable_image", "validate", False),
         ("item-2", "missing_file", "ingest", False),
     ]
     summary = json.loads((project.paths.gate / "summary.json").read_text())
@@ -103,7 +166,9 @@ def test_an_unreadable_picture_keeps_the_item(project: Project) -> None:
 
 
 def test_created_after_the_first_event_loses_the_date_only(project: Project) -> None:
-    project.put("items", [{**g, "created_at": "2026-01-10" if g["item_id"] == "item-1" else "2025-01-01"} for g in goods()])
+    project.put(
+        "items", [{**g, "created_at": "2026-01-10" if g["item_id"] == "item-1" else "2025-01-01"} for g in goods()]
+    )
     project.ingest()
     project.validate()
     kept = dict(tables.accepted(project.paths, "items").select("item_id", "created_at").iter_rows())
@@ -116,8 +181,16 @@ def test_created_after_the_first_event_loses_the_date_only(project: Project) -> 
     [
         ({"min_items": 3}, "items: min_items: found 2 accepted rows, expected at least 3"),
         ({"min_interactions": 6}, "interactions: min_interactions: found 5 accepted rows, expected at least 6"),
-        ({"max_quarantined": 0.5, "max_unknown_items": 1.0}, "interactions: max_quarantined: found 68.8% of 16 rows quarantined (early_timestamp 2, rating_out_of_range 2, bad_position 1), expected at most 50%"),
-        ({"max_unknown_items": 0.05}, "interactions: max_unknown_items: found 6.2% of 16 rows that name an item not in items, expected at most 5%"),
+        (
+            {"max_quarantined": 0.5, "max_unknown_items": 1.0},
+            "interactions: max_quarantined: found 68.8% of 16 rows quarantined "
+            "(early_timestamp 2, rating_out_of_range 2, bad_position 1), expected at most 50%",
+        ),
+        (
+            {"max_unknown_items": 0.05},
+            "interactions: max_unknown_items: found 6.2% of 16 rows that name an item not in items, "
+            "expected at most 5%",
+        ),
     ],
 )
 def test_hard_rules_give_one_line_each(rules: dict[str, Any], message: str) -> None:
@@ -139,7 +212,9 @@ def test_all_rows_quarantined_is_nothing_to_train_on(project: Project) -> None:
     assert "nothing to train on" in str(caught.value).splitlines()[0]
     assert (project.paths.home / "rejected" / "quarantine.csv").stat().st_size > 1000
     after = project.digests()
-    assert {n: after[n] for n in after if not n.startswith("tables")} == {n: before[n] for n in before if not n.startswith("tables")}
+    assert {n: after[n] for n in after if not n.startswith("tables")} == {
+        n: before[n] for n in before if not n.startswith("tables")
+    }
 
 
 @pytest.mark.parametrize("table", ["items", "interactions"])
@@ -155,10 +230,17 @@ def test_header_only_and_unusable_tables_are_nothing_to_train_on(project: Projec
 
 rows = st.lists(
     st.builds(
-        lambda item, event, when, position, user: click(item, event=event, timestamp=when, position=position, user_id=user),
-        st.sampled_from(["a", "odd", "costly", "ghost", "", "n\0"]), st.sampled_from(["click", "stare", None]),
-        st.sampled_from(["2026-05-01", "2026-05-02", "2030-01-01", "1970-01-01", None]), st.sampled_from([None, 1, 0]), st.sampled_from(["u", "v", ""]),
-    ), min_size=1, max_size=14,
+        lambda item, event, when, position, user: click(
+            item, event=event, timestamp=when, position=position, user_id=user
+        ),
+        st.sampled_from(["a", "odd", "costly", "ghost", "", "n\0"]),
+        st.sampled_from(["click", "stare", None]),
+        st.sampled_from(["2026-05-01", "2026-05-02", "2030-01-01", "1970-01-01", None]),
+        st.sampled_from([None, 1, 0]),
+        st.sampled_from(["u", "v", ""]),
+    ),
+    min_size=1,
+    max_size=14,
 )
 
 
@@ -183,7 +265,11 @@ def test_unchanged_partitions_are_not_judged_again(project: Project, monkeypatch
     assert first.counts["partitions_remembered"] == 0
     seen: list[tuple[str, int]] = []
     original = expectations.run
-    monkeypatch.setattr(expectations, "run", lambda name, frame, rules: seen.append((name, frame.height)) or original(name, frame, rules))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        expectations,
+        "run",
+        lambda name, frame, rules: seen.append((name, frame.height)) or original(name, frame, rules),
+    )  # type: ignore[func-returns-value]
     again = project.validate()
     assert (seen, again.counts["partitions_judged"]) == ([], 0)
     assert project.digests() == before
@@ -201,10 +287,17 @@ def test_a_run_from_memory_does_not_import_great_expectations(project: Project) 
     code = (
         "import sys; from pathlib import Path; from fusionrec import config; from fusionrec.paths import Paths;"
         "from fusionrec.stages import validate; import json;"
-        f"p = Path({str(project.paths.project)!r}); validate.run(config.parse(json.loads(sys.argv[1])), Paths(p, p / '.fusionrec'));"
+        f"p = Path({str(project.paths.project)!r}); "
+        "validate.run(config.parse(json.loads(sys.argv[1])), Paths(p, p / '.fusionrec'));"
         "assert 'great_expectations' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(project.params)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(project.params)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -255,12 +348,23 @@ def elements(page: str) -> Elements:
     return parser
 
 
-HOSTILE = [SCRIPT, "<img src=x onerror=alert(1)>", "</td></table><iframe src=//evil>", "\"><svg onload=alert(1)>", "$v__0 $row_condition", "{{7*7}}", "שלום\u202e"]
+HOSTILE = [
+    SCRIPT,
+    "<img src=x onerror=alert(1)>",
+    "</td></table><iframe src=//evil>",
+    '"><svg onload=alert(1)>',
+    "$v__0 $row_condition",
+    "{{7*7}}",
+    "שלום\u202e",
+]
 
 
 def test_no_page_holds_an_injected_element(project: Project) -> None:
     """Items, events and languages that are markup reach the quarantine and the Data Docs as text."""
-    project.put("items", [*goods(), *({"item_id": f"{h}{n}", "title": h, "price": -1.0, "language": h} for n, h in enumerate(HOSTILE))])
+    project.put(
+        "items",
+        [*goods(), *({"item_id": f"{h}{n}", "title": h, "price": -1.0, "language": h} for n, h in enumerate(HOSTILE))],
+    )
     project.put("interactions", [*events(), *(click(f"{h}{n}", event=h) for n, h in enumerate(HOSTILE))])
     project.ingest()
     project.validate()

@@ -23,19 +23,30 @@ from .conftest import Project, events, goods
 
 KEY = bytes(range(32))
 word = st.sampled_from(["a", "A", "é", "e\u0301", "b\0", "", "  ", "c|d", "=x()", "👩‍👩‍👧"])
-item_rows = st.fixed_dictionaries({
-    "item_id": word, "title": st.sampled_from(["x", "y", None]), "price": st.sampled_from(["1", "2.5", "abc", None]),
-})
-event_rows = st.fixed_dictionaries({
-    "user_id": word, "item_id": word, "event": st.sampled_from(["click", "rating", None]),
-    "timestamp": st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T01:00:00+01:00", "2026-01-02", "bad", None]),
-})
+item_rows = st.fixed_dictionaries(
+    {
+        "item_id": word,
+        "title": st.sampled_from(["x", "y", None]),
+        "price": st.sampled_from(["1", "2.5", "abc", None]),
+    }
+)
+event_rows = st.fixed_dictionaries(
+    {
+        "user_id": word,
+        "item_id": word,
+        "event": st.sampled_from(["click", "rating", None]),
+        "timestamp": st.sampled_from(["2026-01-01T00:00:00Z", "2026-01-02T01:00:00+01:00", "2026-01-02", "bad", None]),
+    }
+)
 
 
 def built(items: list[dict[str, Any]], log: list[dict[str, Any]]) -> Any:
     raw = RawTables(
         pl.DataFrame(items, schema={"item_id": pl.String, "title": pl.String, "price": pl.String}),
-        pl.DataFrame(log, schema=dict.fromkeys(("user_id", "item_id", "event", "timestamp"), pl.String)), None, None, Path(),
+        pl.DataFrame(log, schema=dict.fromkeys(("user_id", "item_id", "event", "timestamp"), pl.String)),
+        None,
+        None,
+        Path(),
     )
     try:
         return canonical(raw, KEY, lambda path, kind: Medium(None, code="missing_file"))
@@ -69,19 +80,31 @@ def test_order_does_not_matter_and_every_row_is_accounted_for(
 
 
 def test_duplicates_known_by_hand() -> None:
-    log = [{"user_id": "u", "item_id": "a", "event": "click", "timestamp": t} for t in
-           ("2026-01-01T01:00:00Z", "2026-01-01T02:00:00+01:00", "2026-01-03")]  # the first two are one moment
+    log = [
+        {"user_id": "u", "item_id": "a", "event": "click", "timestamp": t}
+        for t in ("2026-01-01T01:00:00Z", "2026-01-01T02:00:00+01:00", "2026-01-03")
+    ]  # the first two are one moment
     found = built(
-        [{"item_id": "a", "title": "x", "price": "1"}, {"item_id": "a", "title": "x", "price": "1"},
-         {"item_id": "a", "title": None, "price": "1"}, {"item_id": "A", "title": None, "price": None}], log,
+        [
+            {"item_id": "a", "title": "x", "price": "1"},
+            {"item_id": "a", "title": "x", "price": "1"},
+            {"item_id": "a", "title": None, "price": "1"},
+            {"item_id": "A", "title": None, "price": None},
+        ],
+        log,
     )
     assert found.ledger["items"] == {"read": 4, "deduplicated": 1, "quarantined": 1, "written": 2}
     assert found.ledger["interactions"] == {"read": 3, "deduplicated": 1, "quarantined": 0, "written": 2}
     assert found.quarantine.select("key", "code").rows() == [("a", "conflicting_duplicate")]
-    assert sorted(found.frames["items"]["title"].to_list(), key=str) == [None, "x"]  # the fuller row of "a" stays; "A" is another item
+    assert sorted(found.frames["items"]["title"].to_list(), key=str) == [
+        None,
+        "x",
+    ]  # the fuller row of "a" stays; "A" is another item
 
 
-def test_files_do_not_depend_on_input_order_or_on_what_was_there_before(project: Project, another: Callable[[str], Project]) -> None:
+def test_files_do_not_depend_on_input_order_or_on_what_was_there_before(
+    project: Project, another: Callable[[str], Project]
+) -> None:
     project.ingest()
     first = project.digests()
     project.ingest()
@@ -123,17 +146,28 @@ def test_without_timestamps_the_buckets_are_by_user(project: Project) -> None:
 
 
 def test_with_timestamps_the_buckets_are_utc_days(project: Project) -> None:
-    project.put("interactions", [
-        {"user_id": "u", "item_id": "item-1", "event": "click", "timestamp": t} for t in ("2026-01-01T23:30:00-02:00", "2026-01-01")
-    ])
+    project.put(
+        "interactions",
+        [
+            {"user_id": "u", "item_id": "item-1", "event": "click", "timestamp": t}
+            for t in ("2026-01-01T23:30:00-02:00", "2026-01-01")
+        ],
+    )
     project.ingest()
-    assert sorted(p.name[:10] for p in project.paths.tables.glob("interactions/*.parquet")) == ["2026-01-01", "2026-01-02"]
+    assert sorted(p.name[:10] for p in project.paths.tables.glob("interactions/*.parquet")) == [
+        "2026-01-01",
+        "2026-01-02",
+    ]
 
 
 def test_raw_user_ids_are_in_no_file(project: Project) -> None:
     project.put("users", [{"user_id": f"raw-user-{n}", "region": "north"} for n in range(7)])
     project.put("queries", [{"query_id": "q1", "text": "lamp", "user_id": "raw-user-1", "timestamp": "2026-01-02"}])
-    rows = [*events(), {**events()[0], "user_id": "raw-user-\0x"}, {**events()[0], "user_id": "raw-user-7", "timestamp": "bad"}]
+    rows = [
+        *events(),
+        {**events()[0], "user_id": "raw-user-\0x"},
+        {**events()[0], "user_id": "raw-user-7", "timestamp": "bad"},
+    ]
     project.put("interactions", rows)
     project.all()
     files = [p for p in project.paths.data.rglob("*") if p.is_file()]
@@ -147,8 +181,14 @@ def test_raw_user_ids_are_in_no_file(project: Project) -> None:
 
 
 HOSTILE = {
-    "rtl": "שלום \u202eevil\u202c", "zwj": "👩‍👩‍👧‍👦 family", "script": "<script>alert(1)</script><img src=x onerror=alert(2)>",
-    "formula": "=cmd|'/C calc'!A0", "quote": 'He said "hi", then\nleft', "big": "x" * 1_000_000, "nul": "a\0b", "cn": "红色的杯子",
+    "rtl": "שלום \u202eevil\u202c",
+    "zwj": "👩‍👩‍👧‍👦 family",
+    "script": "<script>alert(1)</script><img src=x onerror=alert(2)>",
+    "formula": "=cmd|'/C calc'!A0",
+    "quote": 'He said "hi", then\nleft',
+    "big": "x" * 1_000_000,
+    "nul": "a\0b",
+    "cn": "红色的杯子",
 }
 
 
@@ -170,8 +210,20 @@ def test_a_lone_surrogate_in_an_id_costs_the_row(empty: Project) -> None:
     assert lines["code"].to_list() == ["invalid_unicode"]
 
 
-@pytest.mark.parametrize("path", ["../secret.jpg", "/etc/passwd", "http://127.0.0.1:9/x.jpg", "images/../../secret.jpg", "link/secret.jpg", "a\\b.jpg"])
-def test_paths_out_of_the_media_root_are_never_opened(project: Project, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../secret.jpg",
+        "/etc/passwd",
+        "http://127.0.0.1:9/x.jpg",
+        "images/../../secret.jpg",
+        "link/secret.jpg",
+        "a\\b.jpg",
+    ],
+)
+def test_paths_out_of_the_media_root_are_never_opened(
+    project: Project, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project.picture("ok.jpg")
     secret = project.paths.project / "secret.jpg"
     secret.write_bytes(b"secret bytes")

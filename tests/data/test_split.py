@@ -41,18 +41,29 @@ def held(found: split.Splits) -> dict[str, set[tuple[str, str]]]:
 
 
 def log(rows: list[tuple[str, str, str, float | None, int]]) -> pl.DataFrame:
-    return pl.DataFrame({
-        "user_id": [r[0] for r in rows], "item_id": [r[1] for r in rows], "event": [r[2] for r in rows],
-        "value": pl.Series([r[3] for r in rows], dtype=pl.Float64),
-        "timestamp": pl.Series([DAY + timedelta(days=r[4]) for r in rows], dtype=TIME),
-    })
+    return pl.DataFrame(
+        {
+            "user_id": [r[0] for r in rows],
+            "item_id": [r[1] for r in rows],
+            "event": [r[2] for r in rows],
+            "value": pl.Series([r[3] for r in rows], dtype=pl.Float64),
+            "timestamp": pl.Series([DAY + timedelta(days=r[4]) for r in rows], dtype=TIME),
+        }
+    )
 
 
 def test_positives_known_by_hand() -> None:
-    frame = log([
-        ("u", "a", "view", None, 0), ("u", "a", "click", None, 2), ("u", "a", "click", None, 1), ("u", "b", "rating", 3.5, 1),
-        ("u", "c", "rating", 4.0, 3), ("u", "d", "rating", None, 3), ("v", "a", "purchase", None, 0),
-    ])
+    frame = log(
+        [
+            ("u", "a", "view", None, 0),
+            ("u", "a", "click", None, 2),
+            ("u", "a", "click", None, 1),
+            ("u", "b", "rating", 3.5, 1),
+            ("u", "c", "rating", 4.0, 3),
+            ("u", "d", "rating", None, 3),
+            ("v", "a", "purchase", None, 0),
+        ]
+    )
     found = positive_pairs(frame, {"click": None, "rating": 4.0, "like": None})
     assert found.rows() == [("u", "a", DAY + timedelta(days=1)), ("u", "c", DAY + timedelta(days=3))]
     untimed = positive_pairs(frame.drop("timestamp"), {"click": None})
@@ -61,7 +72,9 @@ def test_positives_known_by_hand() -> None:
 
 
 def test_k_core_known_by_hand() -> None:
-    full = pairs([("u", "a", 1), ("u", "b", 1), ("v", "a", 1), ("v", "b", 1), ("w", "b", 1), ("w", "c", 1), ("x", "c", 1)])
+    full = pairs(
+        [("u", "a", 1), ("u", "b", 1), ("v", "a", 1), ("v", "b", 1), ("w", "b", 1), ("w", "c", 1), ("x", "c", 1)]
+    )
     assert set(k_core(full, 2)["user_id"]) == {"u", "v"}  # x falls, then c, then w
     assert k_core(full, 1).equals(full)
     assert k_core(full, 3).height == 0
@@ -71,7 +84,9 @@ def test_k_core_is_cut_from_train_only() -> None:
     rows = [("u", "a", 1), ("u", "b", 1), ("v", "a", 1), ("v", "b", 1), ("w", "a", 1), ("w", "b", 9), ("u", "c", 20)]
     found = split.make(split.GlobalTime(valid_from=5, test_from=15), items("a", "b", "c"), pairs(rows), 2, DAY.date())
     assert held(found) == {
-        "train": {("u", "a"), ("u", "b"), ("v", "a"), ("v", "b")}, "valid": {("w", "b")}, "test": {("u", "c")},
+        "train": {("u", "a"), ("u", "b"), ("v", "a"), ("v", "b")},
+        "valid": {("w", "b")},
+        "test": {("u", "c")},
     }
     assert found.summary["valid"]["cold_users"] == 1
     assert found.summary["test"]["cold_items"] == 1
@@ -80,12 +95,25 @@ def test_k_core_is_cut_from_train_only() -> None:
 
 def test_global_time_day_numbers_equal_dates() -> None:
     rows = [("u", "a", 1), ("u", "b", 70), ("u", "c", 71), ("v", "a", 80), ("v", "b", 81), ("v", "c", 90)]
-    by_number = split.make(split.GlobalTime(valid_from=71, test_from=81), items("a", "b", "c"), pairs(rows), 0, DAY.date())
-    by_date = split.make(ANY.validate_python({"kind": "global_time", "valid_from": "2026-03-12", "test_from": "2026-03-22"}),
-                         items("a", "b", "c"), pairs(rows), 0, date(2020, 5, 5))
-    assert held(by_number) == held(by_date) == {
-        "train": {("u", "a"), ("u", "b")}, "valid": {("u", "c"), ("v", "a")}, "test": {("v", "b"), ("v", "c")},
-    }
+    by_number = split.make(
+        split.GlobalTime(valid_from=71, test_from=81), items("a", "b", "c"), pairs(rows), 0, DAY.date()
+    )
+    by_date = split.make(
+        ANY.validate_python({"kind": "global_time", "valid_from": "2026-03-12", "test_from": "2026-03-22"}),
+        items("a", "b", "c"),
+        pairs(rows),
+        0,
+        date(2020, 5, 5),
+    )
+    assert (
+        held(by_number)
+        == held(by_date)
+        == {
+            "train": {("u", "a"), ("u", "b")},
+            "valid": {("u", "c"), ("v", "a")},
+            "test": {("v", "b"), ("v", "c")},
+        }
+    )
     assert by_number.summary["windows"] == {"valid_from": "2026-03-12T00:00:00Z", "test_from": "2026-03-22T00:00:00Z"}
 
 
@@ -93,7 +121,9 @@ def test_leave_last_out_known_by_hand() -> None:
     rows = [("u", "a", 1), ("u", "b", 3), ("u", "c", 2), ("v", "a", 5), ("v", "b", 4), ("w", "a", 1)]
     found = split.make(split.LeaveLastOut(), items("a", "b", "c"), pairs(rows), 0, DAY.date())
     assert held(found) == {
-        "train": {("u", "a"), ("v", "b"), ("w", "a")}, "valid": {("u", "c")}, "test": {("u", "b"), ("v", "a")},
+        "train": {("u", "a"), ("v", "b"), ("w", "a")},
+        "valid": {("u", "c")},
+        "test": {("u", "b"), ("v", "a")},
     }
 
 
@@ -117,7 +147,10 @@ def test_random_split_never_moves_an_old_pair(old: list[Any], new: list[Any], se
     known = {(u, i) for u, i, _ in before}
     after = before + [p for p in _unique(new) if p[:2] not in known]
     spec = split.RandomPerUser(seed=seed, ratios=(5, 3, 2))
-    places = [dict(zip([r[:2] for r in rows], spec.place(pairs(rows), None).to_list(), strict=True)) for rows in (before, after[::-1])]
+    places = [
+        dict(zip([r[:2] for r in rows], spec.place(pairs(rows), None).to_list(), strict=True))
+        for rows in (before, after[::-1])
+    ]
     assert all(places[1][pair] == place for pair, place in places[0].items())
 
 
@@ -149,9 +182,14 @@ def test_global_time_leaks_nothing(raw: list[Any], valid: int, more: int) -> Non
 
 @pytest.mark.parametrize(
     "bad",
-    [{"kind": "global_time", "valid_from": 81, "test_from": 71}, {"kind": "global_time", "valid_from": "2026-01-01", "test_from": 9},
-     {"kind": "global_time", "valid_from": "soon", "test_from": "later"}, {"kind": "random_per_user", "ratios": [0, 1, 1]},
-     {"kind": "random_per_user", "ratio": [8, 1, 1]}, {"kind": "by_mood"}],
+    [
+        {"kind": "global_time", "valid_from": 81, "test_from": 71},
+        {"kind": "global_time", "valid_from": "2026-01-01", "test_from": 9},
+        {"kind": "global_time", "valid_from": "soon", "test_from": "later"},
+        {"kind": "random_per_user", "ratios": [0, 1, 1]},
+        {"kind": "random_per_user", "ratio": [8, 1, 1]},
+        {"kind": "by_mood"},
+    ],
 )
 def test_impossible_specs_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
@@ -159,8 +197,19 @@ def test_impossible_specs_are_refused(bad: dict[str, Any]) -> None:
 
 
 def _written(project: Project) -> split.SplitData:
-    rows = [("u", "a", 1), ("u", "b", 2), ("v", "a", 2), ("u", "c", 6), ("w", "a", 7), ("u", "d", 11), ("w", "b", 12), ("x", "d", 13)]
-    found = split.make(split.GlobalTime(valid_from=5, test_from=10), items("d", "c", "b", "a", "e"), pairs(rows), 0, DAY.date())
+    rows = [
+        ("u", "a", 1),
+        ("u", "b", 2),
+        ("v", "a", 2),
+        ("u", "c", 6),
+        ("w", "a", 7),
+        ("u", "d", 11),
+        ("w", "b", 12),
+        ("x", "d", 13),
+    ]
+    found = split.make(
+        split.GlobalTime(valid_from=5, test_from=10), items("d", "c", "b", "a", "e"), pairs(rows), 0, DAY.date()
+    )
     split.write(project.paths, found)
     return split.load(project.paths, ("train", "valid", "test"))
 
@@ -194,7 +243,9 @@ def test_requests(empty: Project) -> None:
     assert cells(asked.requests.history) == [{at["a"], at["b"], at["c"]}, {at["a"]}, set()]
     assert asked.requests.history.dtype == np.float32
     assert asked.requests.time is not None
-    assert asked.requests.time.tolist() == [int((DAY + timedelta(days=d, hours=3)).timestamp() * 1e6) for d in (10, 11, 12)]
+    assert asked.requests.time.tolist() == [
+        int((DAY + timedelta(days=d, hours=3)).timestamp() * 1e6) for d in (10, 11, 12)
+    ]
     stamps = asked.requests.history_time
     assert stamps is not None
     assert np.array_equal(stamps.indices, asked.requests.history.indices)
@@ -219,7 +270,10 @@ def test_training_does_not_need_the_test_split(empty: Project) -> None:
 @pytest.mark.parametrize("timed", [True, False])
 def test_one_user_one_item_one_interaction(empty: Project, timed: bool) -> None:
     empty.put("items", [{"item_id": "only"}])
-    empty.put("interactions", [{"user_id": "u", "item_id": "only", "event": "click", **({"timestamp": "2026-01-01"} if timed else {})}])
+    empty.put(
+        "interactions",
+        [{"user_id": "u", "item_id": "only", "event": "click", **({"timestamp": "2026-01-01"} if timed else {})}],
+    )
     empty.params["split"] = {"kind": "leave_last_out"} if timed else {"kind": "random_per_user", "ratios": [1, 0, 0]}
     empty.all()
     data = split.load(empty.paths, split.NAMES)
@@ -232,7 +286,9 @@ def test_one_user_one_item_one_interaction(empty: Project, timed: bool) -> None:
 
 
 def test_all_in_the_test_window_is_nothing_to_train_on() -> None:
-    with pytest.raises(DataRejected, match="nothing to train on: of 1 positive pairs none is in train; found train 0, valid 0, test 1"):
+    with pytest.raises(
+        DataRejected, match="nothing to train on: of 1 positive pairs none is in train; found train 0, valid 0, test 1"
+    ):
         split.make(split.GlobalTime(valid_from=2, test_from=3), items("a"), pairs([("u", "a", 9)]), 0, DAY.date())
     with pytest.raises(DataRejected, match="no interaction counts as a positive"):
         split.make(split.RandomPerUser(), items("a"), pairs([]), 0, None)

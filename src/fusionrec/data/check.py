@@ -1,8 +1,8 @@
-"""``fusionrec check DIR``: guess how a folder maps to the canonical tables, and run ingest and the gate on it without writing.
+"""``fusionrec check DIR``: guess how a folder maps to the canonical tables, and run ingest and the gate on it without
+writing.
 
-Columns are guessed by name (synonyms) first and by their values then: ids that occur in the item table, values that read as
-times, long texts. Everything that was guessed stands in the YAML to paste, so that it can be corrected.
-"""
+Columns are guessed by name (synonyms) first and by their values then: ids that occur in the item table, values that
+read as times, long texts. Everything that was guessed stands in the YAML to paste, so that it can be corrected."""
 
 from __future__ import annotations
 
@@ -27,13 +27,22 @@ from fusionrec.errors import DataRejected
 from fusionrec.types import Columns as C
 
 SAMPLE = 2000
-MEDIA_FOLDERS = {"image": ("images", "image", "pictures", "posters"), "audio": ("audio", "sounds"), "video": ("video", "videos", "clips")}
-MEDIA_ENDINGS = {"image": ("jpg", "jpeg", "png", "webp"), "audio": ("wav", "mp3", "flac", "ogg"), "video": ("mp4", "webm", "mkv", "mov")}
+MEDIA_FOLDERS = {
+    "image": ("images", "image", "pictures", "posters"),
+    "audio": ("audio", "sounds"),
+    "video": ("video", "videos", "clips"),
+}
+MEDIA_ENDINGS = {
+    "image": ("jpg", "jpeg", "png", "webp"),
+    "audio": ("wav", "mp3", "flac", "ogg"),
+    "video": ("mp4", "webm", "mkv", "mov"),
+}
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """``ok``: the gate would pass; ``lines``: for people; ``source``: the section for params.yaml, ``yaml`` the same as text."""
+    """``ok``: the gate would pass; ``lines``: for people; ``source``: the section for params.yaml, ``yaml`` the same as
+    text."""
 
     ok: bool
     lines: list[str]
@@ -55,14 +64,18 @@ def check(folder: Path) -> CheckResult:
         raise DataRejected(f"{folder} is not a folder; expected one with items and interactions as CSV or Parquet")
     frames = _frames(root)
     source: dict[str, Any] = {"kind": "folder", "root": str(folder)}
-    lines = [f"{name}: {file}, {frame.height:,} rows, columns {', '.join(printable(c, 40) for c in frame.columns)}"
-             for name, (file, frame) in frames.items()]
+    lines = [
+        f"{name}: {file}, {frame.height:,} rows, columns {', '.join(printable(c, 40) for c in frame.columns)}"
+        for name, (file, frame) in frames.items()
+    ]
     ids = frames["items"][1] if "items" in frames else None
-    for name, (file, frame) in frames.items():
-        section = _section(name, file, frame, None if name == "items" else _item_ids(ids))
-        lines += [f"{name}: {canonical_name} <- {column}" for canonical_name, column in section.get("columns", {}).items()]
+    for table, (file, frame) in frames.items():
+        section = _section(table, file, frame, None if table == "items" else _item_ids(ids))
+        lines += [
+            f"{table}: {canonical_name} <- {column}" for canonical_name, column in section.get("columns", {}).items()
+        ]
         if section:
-            source[name] = section
+            source[table] = section
     if ids is not None and (media := _media(root, ids)):
         source["media"] = media
         lines += [f"media: {kind} <- {template}" for kind, template in media.items()]
@@ -79,10 +92,16 @@ def _dry_run(root: Path, source: dict[str, Any], lines: list[str]) -> CheckResul
         return CheckResult(False, [*lines, *(f"REJECTED {line}" for line in str(error).splitlines())], source)
     verdict = gate.judge(tables.frames, tables.ledger, tables.quarantine, Rules(), None)
     for table, account in verdict.summary["tables"].items():
-        lines.append(f"{table}: {account['read']:,} read = {account['accepted']:,} accepted + {account['deduplicated']:,} "
-                     f"deduplicated + {account['quarantined']:,} quarantined")
+        lines.append(
+            f"{table}: {account['read']:,} read = {account['accepted']:,} accepted + {account['deduplicated']:,} "
+            f"deduplicated + {account['quarantined']:,} quarantined"
+        )
     for kind, by_table in verdict.summary["codes"].items():
-        lines += [f"{table}: {count:,} {kind} set aside: {code}" for table, codes in by_table.items() for code, count in codes.items()]
+        lines += [
+            f"{table}: {count:,} {kind} set aside: {code}"
+            for table, codes in by_table.items()
+            for code, count in codes.items()
+        ]
     lines += [*tables.notes, *verdict.summary["notes"], *(f"REJECTED {line}" for line in verdict.broken)]
     lines.append("the gate would stop this catalogue" if verdict.broken else "the gate would accept this catalogue")
     return CheckResult(not verdict.broken, lines, source, verdict.summary)
@@ -92,7 +111,10 @@ def _frames(root: Path) -> dict[str, tuple[str, pl.DataFrame]]:
     """table -> (file name, frame): by the file's name, else by which ids its columns hold."""
     files = sorted(p for p in root.iterdir() if p.suffix.lower() in ENDINGS and p.is_file())
     if not files:
-        raise DataRejected(f"{root.name} holds no .csv or .parquet file; found {', '.join(sorted(p.name for p in root.iterdir())[:8]) or 'nothing'}")
+        raise DataRejected(
+            f"{root.name} holds no .csv or .parquet file; found "
+            f"{', '.join(sorted(p.name for p in root.iterdir())[:8]) or 'nothing'}"
+        )
     found: dict[str, tuple[str, pl.DataFrame]] = {}
     for name in TABLES:
         for file in files:
@@ -102,9 +124,9 @@ def _frames(root: Path) -> dict[str, tuple[str, pl.DataFrame]]:
         if any(file.name == taken for taken, _ in found.values()) or {"items", "interactions"} <= set(found):
             continue
         frame = read_frame(file)
-        name = _table_of(frame.columns)
-        if name is not None and name not in found:
-            found[name] = (file.name, frame)
+        guess = _table_of(frame.columns)
+        if guess is not None and guess not in found:
+            found[guess] = (file.name, frame)
     return found
 
 
@@ -142,7 +164,11 @@ def _section(table: str, file: str, frame: pl.DataFrame, ids: set[str] | None) -
     if table == "items":
         _texts_by_value(columns, free, sample)
     section: dict[str, Any] = {} if Path(file).stem == table else {"file": file}
-    renamed = {name: column for name, column in columns.items() if name != column and not (name == "image_paths" and column == "image_path")}
+    renamed = {
+        name: column
+        for name, column in columns.items()
+        if name != column and not (name == "image_paths" and column == "image_path")
+    }
     if renamed:
         section["columns"] = renamed
     if table == "interactions" and C.EVENT not in columns:
@@ -162,7 +188,12 @@ def _ids_by_value(columns: dict[str, str], free: list[str], sample: pl.DataFrame
         best = max(shares, key=lambda c: shares[c], default=None)
         _take(columns, free, C.ITEM, best if best is not None and shares[best] > 0.5 else None)
     if C.USER not in columns:
-        _take(columns, free, C.USER, next((c for c in free if not _reads_as_time(sample[c]) and sample[c].n_unique() > 1), None))
+        _take(
+            columns,
+            free,
+            C.USER,
+            next((c for c in free if not _reads_as_time(sample[c]) and sample[c].n_unique() > 1), None),
+        )
 
 
 def _texts_by_value(columns: dict[str, str], free: list[str], sample: pl.DataFrame) -> None:
@@ -170,7 +201,12 @@ def _texts_by_value(columns: dict[str, str], free: list[str], sample: pl.DataFra
     longest = sorted(lengths, key=lambda c: lengths[c], reverse=True)
     if C.DESCRIPTION not in columns and longest and lengths[longest[0]] >= 60:
         _take(columns, free, C.DESCRIPTION, longest.pop(0))
-    if C.TITLE not in columns and longest and lengths[longest[0]] >= 8 and sample[longest[0]].n_unique() > sample.height / 2:
+    if (
+        C.TITLE not in columns
+        and longest
+        and lengths[longest[0]] >= 8
+        and sample[longest[0]].n_unique() > sample.height / 2
+    ):
         _take(columns, free, C.TITLE, longest[0])
 
 
@@ -182,7 +218,9 @@ def _reads_as_time(series: pl.Series) -> bool:
         found = clean.moments(series.drop_nulls())
     except pl.exceptions.PolarsError:
         return False
-    inside = (found >= datetime(1990, 1, 1, tzinfo=UTC)) & (found < datetime(datetime.now(UTC).year + 2, 1, 1, tzinfo=UTC))
+    inside = (found >= datetime(1990, 1, 1, tzinfo=UTC)) & (
+        found < datetime(datetime.now(UTC).year + 2, 1, 1, tzinfo=UTC)
+    )
     return bool(inside.fill_null(False).mean() >= 0.95)  # type: ignore[operator]
 
 
@@ -199,7 +237,10 @@ def _event(sample: pl.DataFrame, value: str | None) -> str:
 def _media(root: Path, items: pl.DataFrame) -> dict[str, str]:
     """Templates for media folders whose files are named by item ids."""
     out: dict[str, str] = {}
-    ids, given = _item_ids(items), {_by_name(c, items.columns) for c in ("image_paths", "audio_path", "video_path")} - {None}
+    ids, given = (
+        _item_ids(items),
+        {_by_name(c, items.columns) for c in ("image_paths", "audio_path", "video_path")} - {None},
+    )
     for kind, names in MEDIA_FOLDERS.items():
         column = {"image": "image_paths", "audio": "audio_path", "video": "video_path"}[kind]
         if _by_name(column, items.columns) in given:

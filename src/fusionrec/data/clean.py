@@ -1,13 +1,13 @@
 """Raw tables -> typed canonical rows, and a quarantine line for every row that cannot be used.
 
-A single bad value costs its row; a column where more than half of the values do not parse is the wrong
-column, and is refused at once. Times: ISO 8601 with or without zone (without: UTC), or epoch numbers, whose
-unit follows from the magnitude of each value: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, else nanoseconds.
-"""
+A single bad value costs its row; a column where more than half of the values do not parse is the wrong column, and is
+refused at once. Times: ISO 8601 with or without zone (without: UTC), or epoch numbers, whose unit follows from the
+magnitude of each value: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, else nanoseconds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import polars as pl
 
@@ -20,14 +20,21 @@ from fusionrec.types import Columns as C
 MAX_ID_BYTES = 512
 WRONG_COLUMN_SHARE = 0.5
 EXPECTED = {
-    "id": f"1 to {MAX_ID_BYTES} bytes of UTF-8 without control characters", "number": "a finite number",
-    "integer": "a whole number below 2^31", "boolean": "true or false", "time": "ISO 8601 (2026-01-31T12:00:00Z) or an epoch number",
-    "text": "a text", "tags": "a text with tags separated by |", "paths": "file paths separated by |", "path": "a file path",
+    "id": f"1 to {MAX_ID_BYTES} bytes of UTF-8 without control characters",
+    "number": "a finite number",
+    "integer": "a whole number below 2^31",
+    "boolean": "true or false",
+    "time": "ISO 8601 (2026-01-31T12:00:00Z) or an epoch number",
+    "text": "a text",
+    "tags": "a text with tags separated by |",
+    "paths": "file paths separated by |",
+    "path": "a file path",
 }
 CODES = {"number": "not_a_number", "integer": "not_an_integer", "boolean": "not_a_boolean", "time": "not_a_timestamp"}
 TRUE, FALSE = ["true", "t", "yes", "y", "1", "1.0"], ["false", "f", "no", "n", "0", "0.0"]
 ISO = (
-    r"^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?)?\s*(?:[Zz]|UTC|GMT|([+-])(\d{2}):?(\d{2})?)?$"
+    r"^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?)?"  # day, hour and minute, second, fraction
+    r"\s*(?:[Zz]|UTC|GMT|([+-])(\d{2}):?(\d{2})?)?$"  # zone
 )
 
 
@@ -54,7 +61,8 @@ def typed(frame: pl.DataFrame, table: str, file: str, key: bytes) -> tuple[pl.Da
         if filled and failed > WRONG_COLUMN_SHARE * filled:
             example = printable(raw.filter(code.is_not_null() & raw.is_not_null())[0], 40)
             problems.append(
-                f"{file}: column {name!r}: {failed} of {filled} values do not parse; found e.g. {example!r}, expected {EXPECTED[kind]}"
+                f"{file}: column {name!r}: {failed} of {filled} values do not parse; "
+                f"found e.g. {example!r}, expected {EXPECTED[kind]}"
             )
         out[name], codes[name] = languages.coded(value) if name == C.LANGUAGE else value, code
     if problems:
@@ -116,13 +124,17 @@ def _code(raw: pl.Series, value: pl.Series, name: str, kind: str, required: bool
         filled = filled & (pl.col("raw").str.strip_chars() != "")
     elif raw.dtype.is_float():
         filled = filled & pl.col("raw").is_not_nan()
+    rule: pl.Expr
     if kind == "id":
         rule = (
             pl.when(pl.col("value").is_null() | (pl.col("value").str.strip_chars() == ""))
             .then(pl.lit("empty_id") if required else None)
-            .when(pl.col("value").str.len_bytes() > MAX_ID_BYTES).then(pl.lit("long_id"))
-            .when(pl.col("value").str.contains(r"\p{Cc}|[\u2028\u2029]")).then(pl.lit("control_characters"))
-            .when(pl.col("value").str.contains("\ufffd", literal=True)).then(pl.lit("invalid_unicode"))
+            .when(pl.col("value").str.len_bytes() > MAX_ID_BYTES)
+            .then(pl.lit("long_id"))
+            .when(pl.col("value").str.contains(r"\p{Cc}|[\u2028\u2029]"))
+            .then(pl.lit("control_characters"))
+            .when(pl.col("value").str.contains("\ufffd", literal=True))
+            .then(pl.lit("invalid_unicode"))
         )
     elif kind in CODES:
         rule = pl.when(filled & pl.col("value").is_null()).then(pl.lit(CODES[kind]))
@@ -195,21 +207,25 @@ def moments(raw: pl.Series) -> pl.Series:
         return _epoch(raw).rename(name)
     text = raw.cast(pl.String).str.strip_chars()
     part = pl.DataFrame({"t": text}).select(
-        *[pl.col("t").str.extract(ISO, i).alias(str(i)) for i in range(1, 8)], pl.col("t"),
+        *[pl.col("t").str.extract(ISO, i).alias(str(i)) for i in range(1, 8)],
+        pl.col("t"),
     )
     clock = pl.col("2").fill_null("00:00") + pl.col("3").fill_null(":00")
     local = (pl.col("1") + pl.lit("T") + clock).str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False)
-    micros = pl.col("4").fill_null("0").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64)
+    fraction = pl.col("4").fill_null("0").str.pad_end(6, "0").str.slice(0, 6).cast(pl.Int64)
     hours, minutes = pl.col("6").cast(pl.Int64).fill_null(0), pl.col("7").cast(pl.Int64).fill_null(0)
     sign = pl.when(pl.col("5") == "-").then(-1).otherwise(1)
     valid = (hours <= 23) & (minutes <= 59)
-    shift = pl.duration(microseconds=micros) - pl.duration(minutes=sign * (hours * 60 + minutes))
+    shift = pl.duration(microseconds=fraction) - pl.duration(minutes=sign * (hours * 60 + minutes))
     utc = pl.when(valid).then(local + shift).dt.replace_time_zone("UTC").cast(TIME)
     iso = part.select(utc.alias(name)).to_series()
     numeric = text.str.contains(r"^-?\d{1,19}(\.\d+)?$")
     if numeric.any():
-        numbers = _epoch(text.set(~numeric, None).cast(pl.Float64, strict=False)
-                         if text.str.contains(".", literal=True).any() else text.set(~numeric, None).cast(pl.Int64, strict=False))
+        numbers = _epoch(
+            text.set(~numeric, None).cast(pl.Float64, strict=False)
+            if text.str.contains(".", literal=True).any()
+            else text.set(~numeric, None).cast(pl.Int64, strict=False)
+        )
         iso = pl.DataFrame({"a": iso, "b": numbers}).select(pl.coalesce("a", "b").alias(name)).to_series()
     return iso
 
@@ -218,19 +234,26 @@ def _epoch(raw: pl.Series) -> pl.Series:
     """Epoch numbers -> UTC; the unit by magnitude, value by value."""
     frame = pl.DataFrame({"n": raw})
     if raw.dtype.is_float():
-        frame = frame.with_columns(pl.when(pl.col("n").is_finite() & (pl.col("n").abs() < 9e18)).then(pl.col("n")).alias("n"))
+        frame = frame.with_columns(
+            pl.when(pl.col("n").is_finite() & (pl.col("n").abs() < 9e18)).then(pl.col("n")).alias("n")
+        )
     size = pl.col("n").cast(pl.Float64).abs()
     micros = (
-        pl.when(size < 1e11).then((pl.col("n") * 1_000_000))
-        .when(size < 1e14).then((pl.col("n") * 1_000))
-        .when(size < 1e17).then(pl.col("n"))
+        pl.when(size < 1e11)
+        .then(pl.col("n") * 1_000_000)
+        .when(size < 1e14)
+        .then(pl.col("n") * 1_000)
+        .when(size < 1e17)
+        .then(pl.col("n"))
         .otherwise(pl.col("n") // 1_000)
     )
     if raw.dtype.is_float():
         micros = micros.round()
     else:
         frame = frame.with_columns(pl.col("n").cast(pl.Int64, strict=False))
-    return frame.select(micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")).to_series()
+    return frame.select(
+        micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+    ).to_series()
 
 
 def _found(frame: pl.DataFrame, codes: dict[str, pl.Series]) -> list[pl.Series]:
@@ -246,8 +269,12 @@ def _found(frame: pl.DataFrame, codes: dict[str, pl.Series]) -> list[pl.Series]:
         if len(rows) == 0:
             continue
         values = frame[name].gather(rows).to_list()
-        shown = [("nothing" if v is None else f"{len(str(v))} characters") if name == C.USER else printable("" if v is None else v)
-                 for v in values]
+        shown = [
+            ("nothing" if v is None else f"{len(str(v))} characters")
+            if name == C.USER
+            else printable("" if v is None else v)
+            for v in values
+        ]
         code = code.scatter(rows, new.gather(rows))
         column = column.scatter(rows, pl.Series([name] * len(rows)))
         found = found.scatter(rows, pl.Series(shown))
@@ -258,13 +285,19 @@ def _lines(bad: pl.DataFrame, table: str) -> pl.DataFrame:
     """Quarantine lines (without table and stage) of the unusable rows."""
     from fusionrec.data.schema import row_key
 
-    columns = {**{c: pl.String for c in (C.USER, C.ITEM, C.QUERY, C.EVENT)}, C.TIME: TIME}
+    columns: dict[str, Any] = {**dict.fromkeys((C.USER, C.ITEM, C.QUERY, C.EVENT), pl.String), C.TIME: TIME}
     keyed = bad.with_columns([pl.lit(None, dtype=t).alias(c) for c, t in columns.items() if c not in bad.columns])
-    keys = [printable(k or "", 600) for k in keyed.select(row_key(table, keyed.columns).alias("key")).to_series().to_list()]
+    keys = [
+        printable(k or "", 600) for k in keyed.select(row_key(table, keyed.columns).alias("key")).to_series().to_list()
+    ]
     return bad.select(
-        pl.Series("key", keys, dtype=pl.String), pl.col("__code").alias("code"), pl.col("__column").alias("column"),
+        pl.Series("key", keys, dtype=pl.String),
+        pl.col("__code").alias("code"),
+        pl.col("__column").alias("column"),
         pl.col("__found").alias("found"),
-        pl.col("__column").replace_strict({c: EXPECTED[k] for c, k in TABLES[table].items()}, default="").alias("expected"),
+        pl.col("__column")
+        .replace_strict({c: EXPECTED[k] for c, k in TABLES[table].items()}, default="")
+        .alias("expected"),
     )
 
 
@@ -282,5 +315,3 @@ def inferred(series: pl.Series) -> pl.Series:
         if filled.str.contains(pattern).all():
             return convert(series)
     return series
-
-

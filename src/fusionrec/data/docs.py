@@ -11,8 +11,10 @@ import polars as pl
 SHOWN = 200
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}"
-    "table{border-collapse:collapse;margin:.6rem 0 1.6rem}th,td{border:1px solid #d0d7de;padding:.25rem .6rem;text-align:left;"
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;"
+    "max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}"
+    "table{border-collapse:collapse;margin:.6rem 0 1.6rem}th,td{border:1px solid #d0d7de;"
+    "padding:.25rem .6rem;text-align:left;"
     "vertical-align:top;overflow-wrap:anywhere;unicode-bidi:isolate}th{background:#f2f4f6}td.bad{background:#ffe3e0}td.good{background:#dff5e3}"
 )
 
@@ -20,7 +22,8 @@ STYLE = (
 def page(title: str, body: str) -> str:
     """A whole page around ``body``, which must be safe already; the title is escaped here."""
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
     )
 
@@ -40,22 +43,38 @@ def _cell(value: Any) -> str:
 
 def summary_page(summary: dict[str, Any], quarantine: pl.DataFrame) -> str:
     """data/gate/docs/index.html: a function of the verdict alone, so that equal data give equal bytes."""
-    tables = [(t, *(a[k] for k in ("read", "deduplicated", "quarantined", "accepted"))) for t, a in summary["tables"].items()]
-    codes = [(kind, t, code, n) for kind, by in summary["codes"].items() for t, own in by.items() for code, n in own.items()]
+    tables = [
+        (t, *(a[k] for k in ("read", "deduplicated", "quarantined", "accepted"))) for t, a in summary["tables"].items()
+    ]
+    codes = [
+        (kind, t, code, n) for kind, by in summary["codes"].items() for t, own in by.items() for code, n in own.items()
+    ]
     hard = [(r["table"], r["rule"], r["passed"], r["message"]) for r in summary["hard_rules"]]
     columns = ["table", "key", "code", "column", "found", "expected", "stage", "row"]
     notes = "".join(f"<li>{html.escape(n)}</li>" for n in [*summary["structure_broken"], *summary["notes"]])
-    return page("What the gate found", "\n".join([
-        "<h2>Rows</h2><p>read = accepted + deduplicated + quarantined</p>",
-        table(("table", "read", "deduplicated", "quarantined", "accepted"), tables),
-        "<h2>Hard rules</h2>", table(("table", "rule", "passed", "found"), hard),
-        "<h2>Reasons</h2>", table(("what was set aside", "table", "code", "count"), codes),
-        f"<ul>{notes}</ul>" if notes else "",
-        f"<h2>Quarantine: {quarantine.height} lines{f', the first {SHOWN}' if quarantine.height > SHOWN else ''}</h2>",
-        table(columns, quarantine.select(columns).head(SHOWN).iter_rows()),
-    ]))
+    return page(
+        "What the gate found",
+        "\n".join(
+            [
+                "<h2>Rows</h2><p>read = accepted + deduplicated + quarantined</p>",
+                table(("table", "read", "deduplicated", "quarantined", "accepted"), tables),
+                "<h2>Hard rules</h2>",
+                table(("table", "rule", "passed", "found"), hard),
+                "<h2>Reasons</h2>",
+                table(("what was set aside", "table", "code", "count"), codes),
+                f"<ul>{notes}</ul>" if notes else "",
+                f"<h2>Quarantine: {quarantine.height} lines"
+                f"{f', the first {SHOWN}' if quarantine.height > SHOWN else ''}</h2>",
+                table(columns, quarantine.select(columns).head(SHOWN).iter_rows()),
+            ]
+        ),
+    )
 
 
 def index_page(names: Sequence[str]) -> str:
     links = "".join(f'<li><a href="{html.escape(n)}.html">{html.escape(n)}</a></li>' for n in names)
-    return page("Data Docs", f"<p>The latest validation of each table by Great Expectations: the partitions that were new.</p><ul>{links}</ul>")
+    return page(
+        "Data Docs",
+        f"<p>The latest validation of each table by Great Expectations: the partitions that were "
+        f"new.</p><ul>{links}</ul>",
+    )

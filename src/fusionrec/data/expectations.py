@@ -1,9 +1,8 @@
 """The only importer of Great Expectations: runs rules over frames and renders the Data Docs.
 
-Importing the library takes 5 to 20 s, so it happens inside :func:`run`, which the gate calls only for partitions that were not
-judged before. Great Expectations writes strings into its pages unescaped: they are escaped before they reach it, the page
-is cleaned by nh3, and a policy in the page forbids scripts and requests.
-"""
+Importing the library takes 5 to 20 s, so it happens inside :func:`run`, which the gate calls only for partitions that
+were not judged before. Great Expectations writes strings into its pages unescaped: they are escaped before they reach
+it, the page is cleaned by nh3, and a policy in the page forbids scripts and requests."""
 
 from __future__ import annotations
 
@@ -48,7 +47,9 @@ def run(name: str, frame: pl.DataFrame, rules: Sequence[Rule]) -> tuple[list[Out
     context.variables.progress_bars = {"globally": False}
     asset = context.data_sources.add_pandas("tables").add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": _pandas(frame)})
-    suite = gx.ExpectationSuite(name=name, expectations=[_expectation(expectations, r, at) for at, r in enumerate(rules)])
+    suite = gx.ExpectationSuite(
+        name=name, expectations=[_expectation(expectations, r, at) for at, r in enumerate(rules)]
+    )
     form = {"result_format": "COMPLETE", "unexpected_index_column_names": [ROW], "return_unexpected_index_query": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -93,9 +94,12 @@ def _expectation(library: Any, rule: Rule, at: int) -> Any:
     meta = {"rule": at, "code": rule.code}
     severity = {"hard": "critical", "row": "warning", "cell": "info"}[rule.level]
     kind = {
-        "exists": library.ExpectColumnToExist, "filled": library.ExpectColumnValuesToNotBeNull,
-        "unique": library.ExpectColumnValuesToBeUnique, "between": library.ExpectColumnValuesToBeBetween,
-        "within": library.ExpectColumnValuesToBeInSet, "matches": library.ExpectColumnValuesToMatchRegex,
+        "exists": library.ExpectColumnToExist,
+        "filled": library.ExpectColumnValuesToNotBeNull,
+        "unique": library.ExpectColumnValuesToBeUnique,
+        "between": library.ExpectColumnValuesToBeBetween,
+        "within": library.ExpectColumnValuesToBeInSet,
+        "matches": library.ExpectColumnValuesToMatchRegex,
     }[rule.test]
     return kind(column=rule.column, meta=meta, severity=severity, **rule.args)
 
@@ -119,10 +123,20 @@ def _shown(value: Any) -> str:
 def _overview(outcomes: Sequence[Outcome]) -> str:
     """The rules with their codes, which the library's own page does not show."""
     header = ("code", "level", "column", "expected", "rows that break it", "examples")
-    return docs.table(header, [
-        (o.rule.code, o.rule.level, o.rule.reported, o.rule.expected, len(o.rows), ", ".join(dict.fromkeys(o.found[:SHOWN])))
-        for o in outcomes
-    ])
+    return docs.table(
+        header,
+        [
+            (
+                o.rule.code,
+                o.rule.level,
+                o.rule.reported,
+                o.rule.expected,
+                len(o.rows),
+                ", ".join(dict.fromkeys(o.found[:SHOWN])),
+            )
+            for o in outcomes
+        ],
+    )
 
 
 def _page(name: str, result: Any) -> str:
@@ -132,14 +146,40 @@ def _page(name: str, result: Any) -> str:
     from great_expectations.render.renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-    safe = ExpectationSuiteValidationResult(**{
-        "success": result.success, "results": [_shortened(one) for one in result.results], "suite_name": name,
-        "statistics": result.statistics, "meta": {"great_expectations_version": result.meta["great_expectations_version"]},
-    })
+    safe = ExpectationSuiteValidationResult(
+        **{
+            "success": result.success,
+            "results": [_shortened(one) for one in result.results],
+            "suite_name": name,
+            "statistics": result.statistics,
+            "meta": {"great_expectations_version": result.meta["great_expectations_version"]},
+        }
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         raw = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(safe))
-    tags = {"h1", "h2", "h3", "h4", "h5", "h6", "p", "div", "span", "table", "thead", "tbody", "tr", "td", "th", "ul", "li", "strong", "br", "code"}
+    tags = {
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "h5",
+        "h6",
+        "p",
+        "div",
+        "span",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "td",
+        "th",
+        "ul",
+        "li",
+        "strong",
+        "br",
+        "code",
+    }
     return nh3.clean(raw, tags=tags, attributes={}, clean_content_tags={"script", "style", "head", "footer"})
 
 
@@ -148,8 +188,9 @@ def _shortened(one: Any) -> Any:
 
     short = copy(one)
     keep = {k: v for k, v in one.result.items() if not k.startswith("unexpected_index") and k != "unexpected_list"}
-    short.result = _escaped({k: v[:SHOWN] if isinstance(v, list) else v for k, v in keep.items()
-                             if k != "partial_unexpected_index_list"})
+    short.result = _escaped(
+        {k: v[:SHOWN] if isinstance(v, list) else v for k, v in keep.items() if k != "partial_unexpected_index_list"}
+    )
     return short
 
 

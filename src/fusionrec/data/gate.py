@@ -18,21 +18,28 @@ import polars as pl
 from fusionrec.data import docs
 from fusionrec.data.files import fresh_folder, write_bytes, write_json
 from fusionrec.data.ingest import sort_quarantine, tagged
-from fusionrec.data.rules import CLOCK_CODES, Rules, examined, media_frame, media_suite, suite
+from fusionrec.data.rules import CLOCK_CODES, Rule, Rules, examined, media_frame, media_suite, suite
 from fusionrec.data.schema import KEY, TABLES, printable, row_key
 from fusionrec.data.tables import accept, content_hash, parquet, partitions
 from fusionrec.errors import DataRejected
 from fusionrec.types import Columns as C
 
-LINE = {"key": pl.String, "code": pl.String, "column": pl.String, "found": pl.String, "expected": pl.String,
-        "row": pl.Boolean, "element": pl.Int32}
+LINE = {
+    "key": pl.String,
+    "code": pl.String,
+    "column": pl.String,
+    "found": pl.String,
+    "expected": pl.String,
+    "row": pl.Boolean,
+    "element": pl.Int32,
+}
 Line = dict[str, Any]
 
 
 @dataclass
 class Verdict:
-    """``quarantine``: lines of ingest and validate; ``summary``: data/gate/summary.json; ``broken``: one line a broken hard rule;
-    ``pages``: renderers of the Data Docs by table, of what was judged in this run."""
+    """``quarantine``: lines of ingest and validate; ``summary``: data/gate/summary.json; ``broken``: one line a broken
+    hard rule; ``pages``: renderers of the Data Docs by table, of what was judged in this run."""
 
     quarantine: pl.DataFrame
     summary: dict[str, Any]
@@ -43,9 +50,14 @@ class Verdict:
 
 
 def judge(
-    frames: dict[str, pl.DataFrame], ledger: dict[str, dict[str, int]], ingested: pl.DataFrame, rules: Rules, memory: Path | None
+    frames: dict[str, pl.DataFrame],
+    ledger: dict[str, dict[str, int]],
+    ingested: pl.DataFrame,
+    rules: Rules,
+    memory: Path | None,
 ) -> Verdict:
-    """Judge canonical tables (written rows); ``ingested``: the quarantine of ingest; ``memory``: the folder of verdicts."""
+    """Judge canonical tables (written rows); ``ingested``: the quarantine of ingest; ``memory``: the folder of
+    verdicts."""
     verdict = Verdict(ingested, {}, [])
     lines: dict[str, pl.DataFrame] = {}
     for table in TABLES:
@@ -101,7 +113,9 @@ def _expect(rows: pl.DataFrame, table: str, rules: Rules, verdict: Verdict) -> l
 
     keys = rows.select(row_key(table, rows.columns).alias("key")).to_series()
     looked_at = examined(rows, table)
-    batches = [(table, looked_at, suite(table, looked_at.columns, rules), None)]
+    batches: list[tuple[str, pl.DataFrame, list[Rule], pl.DataFrame | None]] = [
+        (table, looked_at, suite(table, looked_at.columns, rules), None)
+    ]
     files = media_frame(rows) if table == "items" else None
     if files is not None and files.height:
         batches.append((f"{table}-media", files, media_suite(), files))
@@ -113,15 +127,29 @@ def _expect(rows: pl.DataFrame, table: str, rules: Rules, verdict: Verdict) -> l
             if rule.level == "hard":
                 if not outcome.passed:
                     example = f", e.g. {outcome.found[0]}" if outcome.found else ""
-                    verdict.broken.append(f"{table}: {rule.code}: column {rule.reported}: expected {rule.expected}, found "
-                                          f"{len(outcome.rows) or 'it missing'}{' rows' if outcome.rows else ''}{example}")
+                    verdict.broken.append(
+                        f"{table}: {rule.code}: column {rule.reported}: expected {rule.expected}, found "
+                        f"{len(outcome.rows) or 'it missing'}{' rows' if outcome.rows else ''}{example}"
+                    )
                 continue
             for at, shown in zip(outcome.rows, outcome.found, strict=True):
                 row, column, element = at, rule.reported, None
                 if media is not None:
                     row, column, element, shown = _medium(media, at, rule.code, shown)
-                found.append((row, {"key": keys[row], "code": rule.code, "column": column, "found": shown,
-                                    "expected": rule.expected, "row": rule.level == "row", "element": element}))
+                found.append(
+                    (
+                        row,
+                        {
+                            "key": keys[row],
+                            "code": rule.code,
+                            "column": column,
+                            "found": shown,
+                            "expected": rule.expected,
+                            "row": rule.level == "row",
+                            "element": element,
+                        },
+                    )
+                )
     return found
 
 
@@ -138,20 +166,41 @@ def _cross(frames: dict[str, pl.DataFrame], lines: dict[str, pl.DataFrame]) -> N
     known, usable = items[C.ITEM].implode(), good[C.ITEM].implode()
     stray = log.filter(~pl.col(C.ITEM).is_in(usable))
     code = pl.when(pl.col(C.ITEM).is_in(known)).then(pl.lit("quarantined_item")).otherwise(pl.lit("unknown_item"))
-    lines["interactions"] = pl.concat([lines["interactions"], stray.select(
-        row_key("interactions", log.columns).alias("key"), code.alias("code"), pl.lit(C.ITEM).alias("column"),
-        pl.col(C.ITEM).map_elements(printable, pl.String).alias("found"), pl.lit("an accepted item").alias("expected"),
-        pl.lit(True).alias("row"), pl.lit(None, dtype=pl.Int32).alias("element"),
-    )])
+    lines["interactions"] = pl.concat(
+        [
+            lines["interactions"],
+            stray.select(
+                row_key("interactions", log.columns).alias("key"),
+                code.alias("code"),
+                pl.lit(C.ITEM).alias("column"),
+                pl.col(C.ITEM).map_elements(printable, pl.String).alias("found"),
+                pl.lit("an accepted item").alias("expected"),
+                pl.lit(True).alias("row"),
+                pl.lit(None, dtype=pl.Int32).alias("element"),
+            ),
+        ]
+    )
     if C.CREATED in items.columns and C.TIME in log.columns:
-        used = accept(log, tagged(lines["interactions"].filter("row"), "interactions", "validate", True), "interactions")
-        late = good.join(used.group_by(C.ITEM).agg(pl.col(C.TIME).min()), on=C.ITEM).filter(pl.col(C.CREATED) > pl.col(C.TIME))
-        lines["items"] = pl.concat([lines["items"], late.select(
-            pl.col(C.ITEM).alias("key"), pl.lit("created_after_event").alias("code"), pl.lit(C.CREATED).alias("column"),
-            pl.col(C.CREATED).dt.strftime("%Y-%m-%dT%H:%M:%SZ").alias("found"),
-            pl.col(C.TIME).dt.strftime("at or before the first event, %Y-%m-%dT%H:%M:%SZ").alias("expected"),
-            pl.lit(False).alias("row"), pl.lit(None, dtype=pl.Int32).alias("element"),
-        )])
+        used = accept(
+            log, tagged(lines["interactions"].filter("row"), "interactions", "validate", True), "interactions"
+        )
+        late = good.join(used.group_by(C.ITEM).agg(pl.col(C.TIME).min()), on=C.ITEM).filter(
+            pl.col(C.CREATED) > pl.col(C.TIME)
+        )
+        lines["items"] = pl.concat(
+            [
+                lines["items"],
+                late.select(
+                    pl.col(C.ITEM).alias("key"),
+                    pl.lit("created_after_event").alias("code"),
+                    pl.lit(C.CREATED).alias("column"),
+                    pl.col(C.CREATED).dt.strftime("%Y-%m-%dT%H:%M:%SZ").alias("found"),
+                    pl.col(C.TIME).dt.strftime("at or before the first event, %Y-%m-%dT%H:%M:%SZ").alias("expected"),
+                    pl.lit(False).alias("row"),
+                    pl.lit(None, dtype=pl.Int32).alias("element"),
+                ),
+            ]
+        )
 
 
 def _one_line_a_row(frame: pl.DataFrame, lines: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -163,17 +212,24 @@ def _one_line_a_row(frame: pl.DataFrame, lines: pl.DataFrame, table: str) -> pl.
     return keys.join(first, on="key", how="inner").select(list(LINE))
 
 
-def _summary(frames: dict[str, pl.DataFrame], ledger: dict[str, dict[str, int]], verdict: Verdict, rules: Rules) -> dict[str, Any]:
+def _summary(
+    frames: dict[str, pl.DataFrame], ledger: dict[str, dict[str, int]], verdict: Verdict, rules: Rules
+) -> dict[str, Any]:
     """data/gate/summary.json; breaks of the share and size rules go to ``verdict.broken``."""
     lines = verdict.quarantine
     whole = lines.filter("row")
     tables: dict[str, dict[str, int]] = {}
     for table, account in ledger.items():
         gone = whole.filter(pl.col("table") == table).height
-        tables[table] = {"read": account["read"], "deduplicated": account["deduplicated"], "quarantined": gone,
-                         "accepted": account["read"] - account["deduplicated"] - gone}
+        tables[table] = {
+            "read": account["read"],
+            "deduplicated": account["deduplicated"],
+            "quarantined": gone,
+            "accepted": account["read"] - account["deduplicated"] - gone,
+        }
         left = accept(frames[table], lines, table).height
-        assert left == tables[table]["accepted"], f"{table}: {left} rows are left, the account says {tables[table]}"
+        if left != tables[table]["accepted"]:
+            raise RuntimeError(f"{table}: {left} rows are left, the account says {tables[table]}")
     counted = lines.group_by("table", "code", "row").len().sort("table", "code", "row")
     codes: dict[str, dict[str, dict[str, int]]] = {"rows": {}, "cells": {}}
     for table, code, row, count in counted.iter_rows():
@@ -182,30 +238,69 @@ def _summary(frames: dict[str, pl.DataFrame], ledger: dict[str, dict[str, int]],
     for rule in hard:
         if not rule["passed"]:
             verdict.broken.append(f"{rule['table']}: {rule['rule']}: {rule['message']}")
-    return {"format_version": 1, "tables": tables, "codes": codes, "hard_rules": hard,
-            "structure_broken": sorted(line for line in verdict.broken if line.split(": ")[1] not in {r["rule"] for r in hard}),
-            "notes": _notes(frames)}
+    return {
+        "format_version": 1,
+        "tables": tables,
+        "codes": codes,
+        "hard_rules": hard,
+        "structure_broken": sorted(
+            line for line in verdict.broken if line.split(": ")[1] not in {r["rule"] for r in hard}
+        ),
+        "notes": _notes(frames),
+    }
 
 
-def _hard_rules(tables: dict[str, dict[str, int]], codes: dict[str, dict[str, int]], rules: Rules) -> list[dict[str, Any]]:
+def _hard_rules(
+    tables: dict[str, dict[str, int]], codes: dict[str, dict[str, int]], rules: Rules
+) -> list[dict[str, Any]]:
     out = []
 
     def add(table: str, rule: str, limit: float, found: float, passed: bool, message: str) -> None:
-        out.append({"table": table, "rule": rule, "limit": limit, "found": round(found, 6), "passed": passed, "message": message})
+        out.append(
+            {
+                "table": table,
+                "rule": rule,
+                "limit": limit,
+                "found": round(found, 6),
+                "passed": passed,
+                "message": message,
+            }
+        )
 
     for table, least in (("items", rules.min_items), ("interactions", rules.min_interactions)):
         left = tables[table]["accepted"]
         empty = "nothing to train on: " if left == 0 else ""
-        add(table, f"min_{table}", least, left, left >= least, f"{empty}found {left} accepted rows, expected at least {least}")
+        add(
+            table,
+            f"min_{table}",
+            least,
+            left,
+            left >= least,
+            f"{empty}found {left} accepted rows, expected at least {least}",
+        )
     for table, account in tables.items():
         share = account["quarantined"] / max(account["read"], 1)
         why = ", ".join(f"{c} {n}" for c, n in sorted(codes.get(table, {}).items(), key=lambda p: (-p[1], p[0]))[:3])
-        add(table, "max_quarantined", rules.max_quarantined, share, share <= rules.max_quarantined,
-            f"found {share:.1%} of {account['read']} rows quarantined ({why or 'none'}), expected at most {rules.max_quarantined:.0%}")
+        add(
+            table,
+            "max_quarantined",
+            rules.max_quarantined,
+            share,
+            share <= rules.max_quarantined,
+            f"found {share:.1%} of {account['read']} rows quarantined ({why or 'none'}), "
+            f"expected at most {rules.max_quarantined:.0%}",
+        )
     read = tables["interactions"]["read"]
     unknown = codes.get("interactions", {}).get("unknown_item", 0) / max(read, 1)
-    add("interactions", "max_unknown_items", rules.max_unknown_items, unknown, unknown <= rules.max_unknown_items,
-        f"found {unknown:.1%} of {read} rows that name an item not in items, expected at most {rules.max_unknown_items:.0%}")
+    add(
+        "interactions",
+        "max_unknown_items",
+        rules.max_unknown_items,
+        unknown,
+        unknown <= rules.max_unknown_items,
+        f"found {unknown:.1%} of {read} rows that name an item not in items, "
+        f"expected at most {rules.max_unknown_items:.0%}",
+    )
     return out
 
 
@@ -220,7 +315,9 @@ def _notes(frames: dict[str, pl.DataFrame]) -> list[str]:
     if C.TIME not in frames["interactions"].columns:
         notes.append("interactions: no timestamps; temporal splits are not possible")
     if "users" in frames:
-        strangers = frames["interactions"].filter(~pl.col(C.USER).is_in(frames["users"][C.USER].implode()))[C.USER].n_unique()
+        strangers = (
+            frames["interactions"].filter(~pl.col(C.USER).is_in(frames["users"][C.USER].implode()))[C.USER].n_unique()
+        )
         if strangers:
             notes.append(f"interactions: {strangers} users are not in users; they have no attributes")
     return notes
@@ -231,16 +328,24 @@ def write(folder: Path, verdict: Verdict) -> None:
     with fresh_folder(folder) as building:
         write_bytes(building / "quarantine.parquet", parquet(verdict.quarantine))
         write_bytes(building / "quarantine.csv", spreadsheet(verdict.quarantine))
-        write_bytes(building / "docs" / "index.html", docs.summary_page(verdict.summary, verdict.quarantine).encode("utf-8"))
+        write_bytes(
+            building / "docs" / "index.html", docs.summary_page(verdict.summary, verdict.quarantine).encode("utf-8")
+        )
         write_json(building / "summary.json", verdict.summary)
 
 
 def spreadsheet(frame: pl.DataFrame) -> bytes:
     """CSV whose cells no spreadsheet takes for a formula: a text that starts like one gets an apostrophe in front."""
     texts = [c for c in frame.columns if frame[c].dtype == pl.String]
-    safe = frame.with_columns([
-        pl.when(pl.col(c).str.contains(r"^\s*[=+\-@\t\r\n|%]")).then(pl.lit("'") + pl.col(c)).otherwise(pl.col(c)).alias(c) for c in texts
-    ])
+    safe = frame.with_columns(
+        [
+            pl.when(pl.col(c).str.contains(r"^\s*[=+\-@\t\r\n|%]"))
+            .then(pl.lit("'") + pl.col(c))
+            .otherwise(pl.col(c))
+            .alias(c)
+            for c in texts
+        ]
+    )
     return safe.write_csv(quote_style="non_numeric").encode("utf-8")
 
 
@@ -260,5 +365,5 @@ def require(verdict: Verdict, where: str) -> None:
 
 
 def _first_nothing(broken: Sequence[str]) -> list[str]:
-    """"Nothing to train on" is the one-line cause where it applies, whatever else is broken."""
+    """ "Nothing to train on" is the one-line cause where it applies, whatever else is broken."""
     return sorted(broken, key=lambda line: "nothing to train on" not in line)

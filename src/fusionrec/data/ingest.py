@@ -17,8 +17,11 @@ from fusionrec.types import Columns as C
 Look = Callable[[str, str], Medium]
 """(path relative to the media root, kind) -> what was found there."""
 MEDIA_EXPECTED = {
-    "unsafe_path": "a path inside the media folder, no URL", "missing_file": "a file in the media folder",
-    "not_a_file": "a regular file", "large_file": "a file below 1 GiB", "unreadable": "a file that may be read",
+    "unsafe_path": "a path inside the media folder, no URL",
+    "missing_file": "a file in the media folder",
+    "not_a_file": "a regular file",
+    "large_file": "a file below 1 GiB",
+    "unreadable": "a file that may be read",
 }
 
 
@@ -65,7 +68,12 @@ def canonical(raw: RawTables, key: bytes, look: Look) -> Canonical:
         frames[table] = sort_rows(unique.select(ordered(table, unique.columns)), table)
         for part, row in ((lines, True), (media, False)):
             quarantined.append(tagged(part, table, "ingest", row))
-        ledger[table] = {"read": source.height, "deduplicated": repeated, "quarantined": lines.height, "written": unique.height}
+        ledger[table] = {
+            "read": source.height,
+            "deduplicated": repeated,
+            "quarantined": lines.height,
+            "written": unique.height,
+        }
         if table in ("items", "interactions") and unique.height == 0:
             codes = ", ".join(sorted(set(lines["code"])))
             problems.append(f"{table}: nothing to train on: all {source.height} rows are unusable ({codes})")
@@ -101,21 +109,24 @@ def one_per_key(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.Data
     first = ranked[column].is_first_distinct()
     kept, lost = ranked.filter(first).select(frame.columns), ranked.filter(~first)
     lines = lost.select(
-        pl.col(column).alias("key"), pl.lit("conflicting_duplicate").alias("code"), pl.lit(column).alias("column"),
-        pl.lit("another row with this id and other content").alias("found"), pl.lit("one row for each id").alias("expected"),
+        pl.col(column).alias("key"),
+        pl.lit("conflicting_duplicate").alias("code"),
+        pl.lit(column).alias("column"),
+        pl.lit("another row with this id and other content").alias("found"),
+        pl.lit("one row for each id").alias("expected"),
     )
     return pl.concat([frame.filter(~pl.col(column).is_duplicated()), kept]), lines
 
 
 def _no_lines() -> pl.DataFrame:
-    return pl.DataFrame(schema={c: pl.String for c in ("key", "code", "column", "found", "expected")})
+    return pl.DataFrame(schema=dict.fromkeys(("key", "code", "column", "found", "expected"), pl.String))
 
 
 def with_media(items: pl.DataFrame, look: Look) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Add ``<kind>_sha256`` and ``<kind>_format`` beside the media columns of the items.
 
-    An unsafe path is removed and never opened; a missing file keeps its path with a null hash. Both are reported per cell.
-    """
+    An unsafe path is removed and never opened; a missing file keeps its path with a null hash. Both are reported per
+    cell."""
     lines: list[dict[str, object]] = []
     for column, kind in MEDIA.items():
         if column not in items.columns or C.ITEM not in items.columns:
@@ -123,16 +134,24 @@ def with_media(items: pl.DataFrame, look: Look) -> tuple[pl.DataFrame, pl.DataFr
         many = items[column].dtype == pl.List
         cells, digests, formats = [], [], []
         for item, cell in zip(items[C.ITEM].to_list(), items[column].to_list(), strict=True):
-            paths, shas, forms = [], [], []
+            paths: list[str] = []
+            shas: list[str | None] = []
+            forms: list[str | None] = []
             for path in (cell if many else [cell]) or []:
                 if path is None:
                     continue
                 medium = look(path, kind)
                 if medium.code is not None:
-                    lines.append({
-                        "key": item, "code": medium.code, "column": column, "found": printable(path),
-                        "expected": MEDIA_EXPECTED.get(medium.code, "a readable file"), "element": len(paths) if many else None,
-                    })
+                    lines.append(
+                        {
+                            "key": item,
+                            "code": medium.code,
+                            "column": column,
+                            "found": printable(path),
+                            "expected": MEDIA_EXPECTED.get(medium.code, "a readable file"),
+                            "element": len(paths) if many else None,
+                        }
+                    )
                 if medium.code != "unsafe_path":
                     paths.append(path)
                     shas.append(medium.sha256)
@@ -142,11 +161,13 @@ def with_media(items: pl.DataFrame, look: Look) -> tuple[pl.DataFrame, pl.DataFr
             formats.append(forms)
         shape = (lambda v: v or None) if many else (lambda v: v[0] if v else None)
         dtype = pl.List(pl.String) if many else pl.String
-        items = items.with_columns([
-            pl.Series(name, [shape(v) for v in values], dtype=dtype)
-            for name, values in ((column, cells), (f"{kind}_sha256", digests), (f"{kind}_format", formats))
-        ])
-    schema = {**{c: pl.String for c in ("key", "code", "column", "found", "expected")}, "element": pl.Int32}
+        items = items.with_columns(
+            [
+                pl.Series(name, [shape(v) for v in values], dtype=dtype)
+                for name, values in ((column, cells), (f"{kind}_sha256", digests), (f"{kind}_format", formats))
+            ]
+        )
+    schema = {**dict.fromkeys(("key", "code", "column", "found", "expected"), pl.String), "element": pl.Int32}
     return items, pl.DataFrame(lines, schema=schema)
 
 

@@ -25,8 +25,8 @@ PROBE = 1  # raise when the header probe changes: remembered formats are then re
 
 @dataclass(frozen=True)
 class Medium:
-    """``sha256`` of the bytes (null: not readable); ``format``: "jpeg 640x480", "audio/wav", or null where the header is
-    none we know; ``code``: why the file cannot be used, or null."""
+    """``sha256`` of the bytes (null: not readable); ``format``: "jpeg 640x480", "audio/wav", or null where the header
+    is none we know; ``code``: why the file cannot be used, or null."""
 
     sha256: str | None
     format: str | None = None
@@ -34,7 +34,7 @@ class Medium:
 
 
 def picture_format(data: bytes) -> str | None:
-    """"jpeg 640x480" from magic bytes and header alone (nothing is decoded), or None."""
+    """ "jpeg 640x480" from magic bytes and header alone (nothing is decoded), or None."""
     from PIL import Image
 
     try:

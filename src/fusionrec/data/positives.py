@@ -13,11 +13,11 @@ PAIR = [C.USER, C.ITEM]
 
 
 def positive_pairs(interactions: pl.DataFrame, events: Mapping[str, float | None]) -> pl.DataFrame:
-    """Accepted interactions -> ``user_id, item_id, timestamp`` (null without timestamps), sorted by (timestamp, user, item).
+    """Accepted interactions -> ``user_id, item_id, timestamp`` (null without timestamps), sorted by (timestamp, user,
+    item).
 
-    ``events`` maps an event to the least value that makes it positive, or to None where any value does. An event without a
-    value counts only under None.
-    """
+    ``events`` maps an event to the least value that makes it positive, or to None where any value does. An event
+    without a value counts only under None."""
     value = pl.col(C.VALUE) if C.VALUE in interactions.columns else pl.lit(None, dtype=pl.Float64)
     rules = [
         (pl.col(C.EVENT) == event) & (pl.lit(True) if least is None else (value >= least).fill_null(False))

@@ -49,7 +49,8 @@ class Rules:
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation: ``test`` names its kind (exists, filled, unique, between, within, matches), ``column`` what is tested.
+    """One expectation: ``test`` names its kind (exists, filled, unique, between, within, matches), ``column`` what is
+    tested.
 
     ``about``: the column that is reported, where ``column`` is derived (the length of a text).
     """
@@ -72,13 +73,19 @@ CLOCK_CODES = frozenset({"future_timestamp"})
 
 
 def suite(table: str, columns: Sequence[str], rules: Rules) -> list[Rule]:
-    """The rules of a table, in the order in which a row's first broken one is reported; ``columns`` of the examined frame."""
+    """The rules of a table, in the order in which a row's first broken one is reported; ``columns`` of the examined
+    frame."""
     out = [Rule("missing_column", "exists", c, "a required column", "hard") for c in REQUIRED[table]]
     if C.USER in TABLES[table] and table != "queries":
-        out.append(Rule("raw_user_id", "matches", C.USER, "a pseudonym of 32 hex digits", "hard", {"regex": "^[0-9a-f]{32}$"}))
+        out.append(
+            Rule("raw_user_id", "matches", C.USER, "a pseudonym of 32 hex digits", "hard", {"regex": "^[0-9a-f]{32}$"})
+        )
     if table != "interactions":
         key = REQUIRED[table][0]
-        out += [Rule("missing_id", "filled", key, "an id", "hard"), Rule("duplicate_id", "unique", key, "one row for each id", "hard")]
+        out += [
+            Rule("missing_id", "filled", key, "an id", "hard"),
+            Rule("duplicate_id", "unique", key, "one row for each id", "hard"),
+        ]
     if table == "interactions":
         out += [
             Rule("unknown_event", "within", C.EVENT, f"one of {', '.join(EVENTS)}", args={"value_set": list(EVENTS)}),
@@ -88,20 +95,45 @@ def suite(table: str, columns: Sequence[str], rules: Rules) -> list[Rule]:
     if table != "items":
         out += [
             Rule("early_timestamp", "between", C.TIME, f"{rules.earliest_year} or later", args={"min_value": earliest}),
-            Rule("future_timestamp", "between", C.TIME, f"at most {rules.future_slack_hours:g} h ahead of the clock",
-                 args={"max_value": rules.latest}),
+            Rule(
+                "future_timestamp",
+                "between",
+                C.TIME,
+                f"at most {rules.future_slack_hours:g} h ahead of the clock",
+                args={"max_value": rules.latest},
+            ),
         ]
     out += [
         Rule("bad_position", "between", C.POSITION, "1 or more", args={"min_value": 1}),
-        Rule("rating_out_of_range", "between", "rating_value", f"{RATING[0]:g} to {RATING[1]:g}",
-             args={"min_value": RATING[0], "max_value": RATING[1]}, about=C.VALUE),
+        Rule(
+            "rating_out_of_range",
+            "between",
+            "rating_value",
+            f"{RATING[0]:g} to {RATING[1]:g}",
+            args={"min_value": RATING[0], "max_value": RATING[1]},
+            about=C.VALUE,
+        ),
         Rule("negative_price", "between", "price", "0 or more", args={"min_value": 0.0}),
-        Rule("unknown_language", "matches", C.LANGUAGE, "an ISO 639-1 code such as en or zh-CN", "cell", {"regex": PATTERN}),
+        Rule(
+            "unknown_language",
+            "matches",
+            C.LANGUAGE,
+            "an ISO 639-1 code such as en or zh-CN",
+            "cell",
+            {"regex": PATTERN},
+        ),
     ]
     out += [
-        Rule("long_text", "between", f"{c}_chars", f"at most {rules.max_text_chars} characters",
-             args={"max_value": rules.max_text_chars}, about=c)
-        for c, kind in TABLES[table].items() if kind == "text"
+        Rule(
+            "long_text",
+            "between",
+            f"{c}_chars",
+            f"at most {rules.max_text_chars} characters",
+            args={"max_value": rules.max_text_chars},
+            about=c,
+        )
+        for c, kind in TABLES[table].items()
+        if kind == "text"
     ]
     return [r for r in out if r.test == "exists" or r.column in columns]
 
@@ -109,9 +141,26 @@ def suite(table: str, columns: Sequence[str], rules: Rules) -> list[Rule]:
 def media_suite() -> list[Rule]:
     """The rules of media files, one row a file: see :func:`media_frame`."""
     return [
-        *[Rule(f"unreadable_{kind}", "filled", f"{kind}_header", f"a file that is {'a JPEG, PNG, WEBP, GIF or BMP' if kind == 'image' else kind}",
-               "cell", about=column) for column, kind in MEDIA.items()],
-        Rule("too_many_pixels", "between", "pixels", f"at most {MAX_PIXELS} pixels", "cell", {"max_value": MAX_PIXELS}, "image_paths"),
+        *[
+            Rule(
+                f"unreadable_{kind}",
+                "filled",
+                f"{kind}_header",
+                f"a file that is {'a JPEG, PNG, WEBP, GIF or BMP' if kind == 'image' else kind}",
+                "cell",
+                about=column,
+            )
+            for column, kind in MEDIA.items()
+        ],
+        Rule(
+            "too_many_pixels",
+            "between",
+            "pixels",
+            f"at most {MAX_PIXELS} pixels",
+            "cell",
+            {"max_value": MAX_PIXELS},
+            "image_paths",
+        ),
     ]
 
 
@@ -131,10 +180,12 @@ def examined(frame: pl.DataFrame, table: str) -> pl.DataFrame:
 
 
 def media_frame(items: pl.DataFrame) -> pl.DataFrame:
-    """One row for each media file with bytes: ``row`` of the item, ``column``, ``element``, ``path``, ``pixels`` and, per kind,
-    ``<kind>_header`` ("?" in the rows of other kinds, null where the header is none we know)."""
+    """One row for each media file with bytes: ``row`` of the item, ``column``, ``element``, ``path``, ``pixels`` and,
+    per kind, ``<kind>_header`` ("?" in the rows of other kinds, null where the header is none we know)."""
     kinds = list(MEDIA.values())
-    out: dict[str, list[Any]] = {c: [] for c in ("row", "column", "element", "path", "pixels", *(f"{k}_header" for k in kinds))}
+    out: dict[str, list[Any]] = {
+        c: [] for c in ("row", "column", "element", "path", "pixels", *(f"{k}_header" for k in kinds))
+    }
     for column, kind in MEDIA.items():
         if column not in items.columns or f"{kind}_format" not in items.columns:
             continue
@@ -146,11 +197,22 @@ def media_frame(items: pl.DataFrame) -> pl.DataFrame:
                     continue
                 width, _, height = (form or "").split(" ")[-1].partition("x") if kind == "image" else ("", "", "")
                 usable = form if kind == "image" or (form or "").split("/")[0] in ("audio", "video") else None
-                for name, value in (("row", row), ("column", column), ("element", element if many else None), ("path", path),
-                                    ("pixels", int(width) * int(height) if height else None)):
+                for name, value in (
+                    ("row", row),
+                    ("column", column),
+                    ("element", element if many else None),
+                    ("path", path),
+                    ("pixels", int(width) * int(height) if height else None),
+                ):
                     out[name].append(value)
                 for other in kinds:
                     out[f"{other}_header"].append(usable if other == kind else "?")
-    schema = {"row": pl.Int64, "column": pl.String, "element": pl.Int32, "path": pl.String, "pixels": pl.Int64,
-              **{f"{k}_header": pl.String for k in kinds}}
+    schema = {
+        "row": pl.Int64,
+        "column": pl.String,
+        "element": pl.Int32,
+        "path": pl.String,
+        "pixels": pl.Int64,
+        **{f"{k}_header": pl.String for k in kinds},
+    }
     return pl.DataFrame(out, schema=schema)

@@ -15,35 +15,76 @@ TIME = pl.Datetime("us", "UTC")
 
 TABLES: dict[str, dict[str, Kind]] = {
     "items": {
-        C.ITEM: "id", C.TITLE: "text", C.DESCRIPTION: "text", C.CATEGORY: "text", "brand": "text", "price": "number",
-        "in_stock": "boolean", "tags": "tags", C.LANGUAGE: "text", C.CREATED: "time",
-        "image_paths": "paths", "audio_path": "path", "video_path": "path",
+        C.ITEM: "id",
+        C.TITLE: "text",
+        C.DESCRIPTION: "text",
+        C.CATEGORY: "text",
+        "brand": "text",
+        "price": "number",
+        "in_stock": "boolean",
+        "tags": "tags",
+        C.LANGUAGE: "text",
+        C.CREATED: "time",
+        "image_paths": "paths",
+        "audio_path": "path",
+        "video_path": "path",
     },
     "interactions": {
-        C.USER: "id", C.ITEM: "id", C.EVENT: "text", C.VALUE: "number", C.TIME: "time", C.IMPRESSION: "id",
-        C.POSITION: "integer", C.SESSION: "id", C.QUERY: "id", C.SURFACE: "text", C.REVIEW: "text",
+        C.USER: "id",
+        C.ITEM: "id",
+        C.EVENT: "text",
+        C.VALUE: "number",
+        C.TIME: "time",
+        C.IMPRESSION: "id",
+        C.POSITION: "integer",
+        C.SESSION: "id",
+        C.QUERY: "id",
+        C.SURFACE: "text",
+        C.REVIEW: "text",
     },
     "users": {C.USER: "id", "age_band": "text", "gender": "text", "region": "text"},
     "queries": {
-        C.QUERY: "id", "text": "text", "audio_path": "path", C.USER: "id", "clicked_item_id": "id", C.TIME: "time",
+        C.QUERY: "id",
+        "text": "text",
+        "audio_path": "path",
+        C.USER: "id",
+        "clicked_item_id": "id",
+        C.TIME: "time",
     },
 }
 """Columns the contract names, in their written order. Columns beyond these are attributes and follow by name."""
 
 REQUIRED = {
-    "items": (C.ITEM,), "interactions": (C.USER, C.ITEM, C.EVENT), "users": (C.USER,), "queries": (C.QUERY,),
+    "items": (C.ITEM,),
+    "interactions": (C.USER, C.ITEM, C.EVENT),
+    "users": (C.USER,),
+    "queries": (C.QUERY,),
 }
 KEY = {"items": C.ITEM, "users": C.USER, "queries": C.QUERY}
 MEDIA = {"image_paths": "image", "audio_path": "audio", "video_path": "video"}
 
 DTYPES: dict[Kind, pl.DataType] = {
-    "id": pl.String(), "text": pl.String(), "number": pl.Float64(), "integer": pl.Int32(), "boolean": pl.Boolean(),
-    "time": TIME, "tags": pl.List(pl.String), "paths": pl.List(pl.String), "path": pl.String(),
+    "id": pl.String(),
+    "text": pl.String(),
+    "number": pl.Float64(),
+    "integer": pl.Int32(),
+    "boolean": pl.Boolean(),
+    "time": TIME,
+    "tags": pl.List(pl.String),
+    "paths": pl.List(pl.String),
+    "path": pl.String(),
 }
 
 QUARANTINE = {
-    "table": pl.String(), "key": pl.String(), "code": pl.String(), "column": pl.String(), "found": pl.String(),
-    "expected": pl.String(), "stage": pl.String(), "row": pl.Boolean(), "element": pl.Int32(),
+    "table": pl.String(),
+    "key": pl.String(),
+    "code": pl.String(),
+    "column": pl.String(),
+    "found": pl.String(),
+    "expected": pl.String(),
+    "stage": pl.String(),
+    "row": pl.Boolean(),
+    "element": pl.Int32(),
 }
 """``row``: true where the whole row is set aside, false where only this cell is; ``element``: the position inside a
 list cell, else null."""
@@ -58,7 +99,8 @@ def quarantine(rows: list[dict[str, object]] | None = None) -> pl.DataFrame:
 
 def printable(value: object, limit: int = FOUND_CHARS) -> str:
     """A value as at most ``limit`` printable characters; control, format and unassigned ones are spelled out."""
-    out, size = [], 0
+    out: list[str] = []
+    size = 0
     for ch in str(value)[: limit + 1]:
         piece = ch if unicodedata.category(ch)[0] not in "C" and ch not in "\u2028\u2029" else f"\\u{ord(ch):04x}"
         if size + len(piece) > limit:
@@ -69,7 +111,8 @@ def printable(value: object, limit: int = FOUND_CHARS) -> str:
 
 
 def row_key(table: str, columns: Sequence[str]) -> pl.Expr:
-    """The String key of a row of a frame with ``columns``: its id, or ``user_id|item_id|event|timestamp`` for interactions."""
+    """The String key of a row of a frame with ``columns``: its id, or ``user_id|item_id|event|timestamp`` for
+    interactions."""
     if table != "interactions":
         return pl.col(KEY[table])
     moment = pl.col(C.TIME).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").fill_null("") if C.TIME in columns else pl.lit("")

@@ -1,159 +1,37 @@
-"""Splits of the positive pairs into train, valid and test, and how models and the evaluation read them.
-
-Three protocols. *Random per user*: each pair is placed by a hash of (user, item, seed), so growth never moves an old pair.
-*Leave last out*: a user's last pair is the test, the one before the validation. *Global time*: two cut-offs, the only
-protocol without any leak from later to earlier (Meng et al., "Exploring Data Splitting Strategies for the Evaluation of
-Recommendation Models", RecSys 2020).
-"""
+"""data/splits: positive pairs split by a protocol, and the index form in which models and the evaluation read them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Literal
+from datetime import date, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from scipy import sparse
 
 from fusionrec.data.files import write_bytes, write_json
 from fusionrec.data.positives import k_core
+from fusionrec.data.protocols import AnySplit as AnySplit
+from fusionrec.data.protocols import GlobalTime as GlobalTime
+from fusionrec.data.protocols import LeaveLastOut as LeaveLastOut
+from fusionrec.data.protocols import RandomPerUser as RandomPerUser
+from fusionrec.data.protocols import iso
 from fusionrec.data.tables import parquet
-from fusionrec.errors import ConfigError, DataRejected
+from fusionrec.errors import DataRejected
 from fusionrec.paths import Paths
 from fusionrec.types import Columns as C
-from fusionrec.types import Interactions, Requests, Spec, item_order
+from fusionrec.types import Interactions, Requests, item_order
 
 NAMES = ("train", "valid", "test")
-Place = pl.Series
-"""(N,) UInt8: 0 train, 1 valid, 2 test."""
-
-
-def pair_hash(pairs: pl.DataFrame, seed: int) -> np.ndarray:
-    """(N,) float64 in [0, 1), a function of (user, item, seed) alone."""
-    out = np.empty(pairs.height, np.uint64)
-    start = f"{seed}\n".encode()
-    for row, (user, item) in enumerate(zip(pairs[C.USER].to_list(), pairs[C.ITEM].to_list(), strict=True)):
-        out[row] = int.from_bytes(hashlib.sha256(start + f"{user}\n{item}".encode()).digest()[:8])
-    return (out >> np.uint64(11)).astype(np.float64) / 2.0**53
-
-
-class RandomPerUser(Spec):
-    """Each pair independently, by hash; a user's shares approach the ratios as the user's history grows."""
-
-    kind: Literal["random_per_user"] = "random_per_user"
-    ratios: tuple[float, float, float] = (8.0, 1.0, 1.0)
-    seed: NonNegativeInt = 0
-
-    @model_validator(mode="after")
-    def _ratios(self) -> RandomPerUser:
-        if min(self.ratios) < 0 or self.ratios[0] <= 0:
-            raise ValueError(f"ratios must not be negative and train's must be positive, found {list(self.ratios)}")
-        return self
-
-    def place(self, pairs: pl.DataFrame, first_day: date | None) -> Place:
-        bounds = np.cumsum(self.ratios)[:2] / sum(self.ratios)
-        return pl.Series("place", np.searchsorted(bounds, pair_hash(pairs, self.seed), side="right"), dtype=pl.UInt8)
-
-    def windows(self, first_day: date | None) -> dict[str, str]:
-        return {}
-
-
-class LeaveLastOut(Spec):
-    """A user's last pair is test, the one before valid. Users with one pair stay in train, with two they have no valid."""
-
-    kind: Literal["leave_last_out"] = "leave_last_out"
-    seed: NonNegativeInt = Field(0, description="orders pairs of one user with the same timestamp")
-
-    def place(self, pairs: pl.DataFrame, first_day: date | None) -> Place:
-        _need_time(pairs, self.kind)
-        ranked = pairs.select(C.USER, C.TIME, tie=pl.Series(pair_hash(pairs, self.seed))).with_row_index("row")
-        ranked = ranked.sort(C.TIME, "tie", "row").with_columns(
-            size=pl.len().over(C.USER), back=pl.len().over(C.USER) - 1 - pl.int_range(pl.len()).over(C.USER)
-        )
-        place = (
-            pl.when((pl.col("back") == 0) & (pl.col("size") >= 2)).then(2)
-            .when((pl.col("back") == 1) & (pl.col("size") >= 3)).then(1).otherwise(0)
-        )
-        return ranked.sort("row").select(place.cast(pl.UInt8).alias("place")).to_series()
-
-    def windows(self, first_day: date | None) -> dict[str, str]:
-        return {}
-
-
-class GlobalTime(Spec):
-    """Before ``valid_from`` train, before ``test_from`` valid, then test. A whole number is a day of the log, its first is 1."""
-
-    kind: Literal["global_time"] = "global_time"
-    valid_from: PositiveInt | datetime | date
-    test_from: PositiveInt | datetime | date
-
-    @model_validator(mode="before")
-    @classmethod
-    def _iso(cls, raw: Any) -> Any:
-        """Texts are ISO dates or times: a bare number in quotes is refused rather than read as an epoch."""
-        if isinstance(raw, dict):
-            out = dict(raw)
-            for name in ("valid_from", "test_from"):
-                if isinstance(out.get(name), str):
-                    try:
-                        out[name] = datetime.fromisoformat(out[name])
-                    except ValueError:
-                        raise ValueError(f"{name}: found {out[name]!r}, expected an ISO date or a day number") from None
-            return out
-        return raw
-
-    @model_validator(mode="after")
-    def _order(self) -> GlobalTime:
-        if isinstance(self.valid_from, int) != isinstance(self.test_from, int):
-            raise ValueError("valid_from and test_from must both be day numbers or both be dates")
-        start = date(2000, 1, 1)
-        if _cut(self.valid_from, start) >= _cut(self.test_from, start):
-            raise ValueError(f"valid_from ({self.valid_from}) must be earlier than test_from ({self.test_from})")
-        return self
-
-    def place(self, pairs: pl.DataFrame, first_day: date | None) -> Place:
-        _need_time(pairs, self.kind)
-        assert first_day is not None
-        cuts = [_cut(c, first_day) for c in (self.valid_from, self.test_from)]
-        return pairs.select(
-            ((pl.col(C.TIME) >= cuts[0]).cast(pl.UInt8) + (pl.col(C.TIME) >= cuts[1]).cast(pl.UInt8)).alias("place")
-        ).to_series()
-
-    def windows(self, first_day: date | None) -> dict[str, str]:
-        assert first_day is not None
-        return {n: _iso(_cut(getattr(self, n), first_day)) for n in ("valid_from", "test_from")}
-
-
-AnySplit = Annotated[RandomPerUser | LeaveLastOut | GlobalTime, Field(discriminator="kind")]
-
-
-def _cut(value: int | date | datetime, first_day: date) -> datetime:
-    if isinstance(value, int):
-        value = first_day + timedelta(days=value - 1)
-    if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _need_time(pairs: pl.DataFrame, kind: str) -> None:
-    if pairs[C.TIME].null_count():
-        raise ConfigError(
-            f"split.kind: {kind} needs timestamps and this log has none; without timestamps only random_per_user is possible"
-        )
 
 
 @dataclass(frozen=True)
 class Splits:
-    """``items``: I ids in canonical order; ``parts``: name -> user_id, item_id, timestamp; ``summary`` for summary.json."""
+    """``items``: I ids in canonical order; ``parts``: name -> user_id, item_id, timestamp; ``summary`` for
+    summary.json."""
 
     items: list[str]
     parts: dict[str, pl.DataFrame]
@@ -161,7 +39,8 @@ class Splits:
 
 
 def make(spec: Any, items: pl.DataFrame, pairs: pl.DataFrame, core: int, first_day: date | None) -> Splits:
-    """Split positive ``pairs`` (see :func:`fusionrec.data.positives.positive_pairs`); the k-core is cut from train only.
+    """Split positive ``pairs`` (see :func:`fusionrec.data.positives.positive_pairs`); the k-core is cut from train
+    only.
 
     ``first_day``: the UTC day of the log's first accepted event, or None without timestamps. Raises ConfigError for a
     temporal split without timestamps, DataRejected where train would be empty.
@@ -169,14 +48,18 @@ def make(spec: Any, items: pl.DataFrame, pairs: pl.DataFrame, core: int, first_d
     ids = item_order(items[C.ITEM].to_list())
     pairs = pairs.filter(pl.col(C.ITEM).is_in(pl.Series(ids, dtype=pl.String).implode()))
     if pairs.height == 0:
-        raise DataRejected("nothing to train on: no interaction counts as a positive; see positives.events in params.yaml")
+        raise DataRejected(
+            "nothing to train on: no interaction counts as a positive; see positives.events in params.yaml"
+        )
     place = spec.place(pairs, first_day)
     parts = {name: pairs.filter(place == at) for at, name in enumerate(NAMES)}
     full = parts["train"].height
     parts["train"] = k_core(parts["train"], core)
     if parts["train"].height == 0:
-        raise DataRejected(f"nothing to train on: of {pairs.height} positive pairs none is in train; found {_sizes(parts)}"
-                           f"{f', and {full} before the {core}-core' if full else ''}; choose another split")
+        raise DataRejected(
+            f"nothing to train on: of {pairs.height} positive pairs none is in train; found {_sizes(parts)}"
+            f"{f', and {full} before the {core}-core' if full else ''}; choose another split"
+        )
     return Splits(ids, parts, _summary(spec, ids, parts, full, first_day))
 
 
@@ -184,26 +67,36 @@ def _sizes(parts: dict[str, pl.DataFrame]) -> str:
     return ", ".join(f"{name} {part.height}" for name, part in parts.items())
 
 
-def _summary(spec: Any, ids: list[str], parts: dict[str, pl.DataFrame], full: int, first_day: date | None) -> dict[str, Any]:
+def _summary(
+    spec: Any, ids: list[str], parts: dict[str, pl.DataFrame], full: int, first_day: date | None
+) -> dict[str, Any]:
     known_items, known_users = set(parts["train"][C.ITEM]), set(parts["train"][C.USER])
     summary: dict[str, Any] = {
-        "kind": spec.kind, "items": len(ids), "items_without_train": len(set(ids) - known_items),
-        "train_pairs_cut_by_k_core": full - parts["train"].height, "windows": spec.windows(first_day) if first_day else {},
+        "kind": spec.kind,
+        "items": len(ids),
+        "items_without_train": len(set(ids) - known_items),
+        "train_pairs_cut_by_k_core": full - parts["train"].height,
+        "windows": spec.windows(first_day) if first_day else {},
     }
     for name, part in parts.items():
         times = part[C.TIME].drop_nulls()
         summary[name] = {
-            "pairs": part.height, "users": part[C.USER].n_unique(), "items": part[C.ITEM].n_unique(),
-            "cold_items": len(set(part[C.ITEM]) - known_items), "cold_users": len(set(part[C.USER]) - known_users),
-            "first": _iso(times.min()) if len(times) else None,  # type: ignore[arg-type]
-            "last": _iso(times.max()) if len(times) else None,  # type: ignore[arg-type]
+            "pairs": part.height,
+            "users": part[C.USER].n_unique(),
+            "items": part[C.ITEM].n_unique(),
+            "cold_items": len(set(part[C.ITEM]) - known_items),
+            "cold_users": len(set(part[C.USER]) - known_users),
+            "first": iso(times.min()) if len(times) else None,  # type: ignore[arg-type]
+            "last": iso(times.max()) if len(times) else None,  # type: ignore[arg-type]
         }
     return summary
 
 
 def write(paths: Paths, splits: Splits) -> None:
     """data/splits/*.parquet, each renamed into place; the summary last."""
-    write_bytes(paths.splits / "items.parquet", parquet(pl.DataFrame({C.ITEM: splits.items}, schema={C.ITEM: pl.String})))
+    write_bytes(
+        paths.splits / "items.parquet", parquet(pl.DataFrame({C.ITEM: splits.items}, schema={C.ITEM: pl.String}))
+    )
     for name, part in splits.parts.items():
         write_bytes(paths.splits / f"{name}.parquet", parquet(part))
     write_json(paths.splits / "summary.json", splits.summary)
@@ -213,10 +106,9 @@ def write(paths: Paths, splits: Splits) -> None:
 class SplitData:
     """Splits in index form.
 
-    ``items``: I ids in canonical order; ``users``: U pseudonyms with a row in train, sorted; ``frames``: the loaded splits as
-    ``user_id, item_id, timestamp``. :attr:`train`, :attr:`valid` and :attr:`test` share one index space of U users and I items:
-    rows of users that train does not know are left out there (:func:`requests` keeps them).
-    """
+    ``items``: I ids in canonical order; ``users``: U pseudonyms with a row in train, sorted; ``frames``: the loaded
+    splits as ``user_id, item_id, timestamp``. :attr:`train`, :attr:`valid` and :attr:`test` share one index space of U
+    users and I items: rows of users that train does not know are left out there (:func:`requests` keeps them)."""
 
     items: tuple[str, ...]
     users: tuple[str, ...]
@@ -238,7 +130,7 @@ class SplitData:
     def train_end(self) -> str | None:
         """The latest timestamp of train as ISO 8601 in UTC, or None without timestamps."""
         latest = self._frame("train")[C.TIME].max()
-        return _iso(latest) if isinstance(latest, datetime) else None
+        return iso(latest) if isinstance(latest, datetime) else None
 
     def interactions(self, name: str) -> Interactions:
         """A loaded split over the training users. Raises ValueError where it was not loaded."""
@@ -246,12 +138,16 @@ class SplitData:
         user, item, time = self.rows(frame)
         known = user >= 0
         return Interactions(
-            user[known].astype(np.int32), item[known].astype(np.int32), None if time is None else time[known],
-            len(self.users), len(self.items),
+            user[known].astype(np.int32),
+            item[known].astype(np.int32),
+            None if time is None else time[known],
+            len(self.users),
+            len(self.items),
         )
 
     def rows(self, frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """(N,) user rows (-1: not in train), (N,) item rows, (N,) int64 UTC microseconds or None, in the frame's order."""
+        """(N,) user rows (-1: not in train), (N,) item rows, (N,) int64 UTC microseconds or None, in the frame's
+        order."""
         user = _positions(frame[C.USER], self.users)
         item = _positions(frame[C.ITEM], self.items)
         if (item < 0).any():
@@ -296,7 +192,8 @@ def summary(paths: Paths) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """``users``: B pseudonyms, sorted; ``requests``: B requests; ``positives``: (B, I) float32 CSR, what the split holds."""
+    """``users``: B pseudonyms, sorted; ``requests``: B requests; ``positives``: (B, I) float32 CSR, what the split
+    holds."""
 
     users: list[str]
     requests: Requests
@@ -306,10 +203,9 @@ class Asked:
 def requests(data: SplitData, split: str, history: Sequence[str] = ("train",)) -> Asked:
     """One request for each user of ``split``; the history is the user's rows in the splits named by ``history``.
 
-    ``requests.user`` is -1 for users without a row in train, whose history may still hold rows of valid; ``requests.time`` is
-    the user's first positive of the split, ``history_time`` has the pattern of the history. Raises ValueError where the
-    split is part of its own history.
-    """
+    ``requests.user`` is -1 for users without a row in train, whose history may still hold rows of valid;
+    ``requests.time`` is the user's first positive of the split, ``history_time`` has the pattern of the history. Raises
+    ValueError where the split is part of its own history."""
     if split in history:
         raise ValueError(f"the split {split!r} cannot be its own history")
     target = data._frame(split)
@@ -320,14 +216,22 @@ def requests(data: SplitData, split: str, history: Sequence[str] = ("train",)) -
     seen, seen_time = _matrix(data, past, users)
     time = None
     if target_time is not None:
-        time = np.array([target_time.data[a:b].min() for a, b in zip(target_time.indptr, target_time.indptr[1:], strict=False)],
-                        dtype=np.int64)
+        time = np.array(
+            [target_time.data[a:b].min() for a, b in zip(target_time.indptr, target_time.indptr[1:], strict=False)],
+            dtype=np.int64,
+        )
     if time is None:
         seen_time = None
-    return Asked(users, Requests(_positions(pl.Series(users, dtype=pl.String), data.users), seen, None, time, seen_time), positives)
+    return Asked(
+        users,
+        Requests(_positions(pl.Series(users, dtype=pl.String), data.users), seen, None, time, seen_time),
+        positives,
+    )
 
 
-def _matrix(data: SplitData, frame: pl.DataFrame, users: list[str]) -> tuple[sparse.csr_matrix, sparse.csr_matrix | None]:
+def _matrix(
+    data: SplitData, frame: pl.DataFrame, users: list[str]
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix | None]:
     """(B, I) float32 ones and (B, I) int64 microseconds with the same pattern, or None without timestamps."""
     frame = frame.unique([C.USER, C.ITEM], keep="first", maintain_order=True)
     _, item, time = data.rows(frame)

@@ -43,8 +43,12 @@ def partitions(frame: pl.DataFrame, table: str) -> list[tuple[str, pl.DataFrame]
     """(bucket, rows) in bucket order; the rows keep their order."""
     if frame.height == 0:
         return []
-    parts = frame.with_columns(__bucket=buckets(frame, table)).partition_by("__bucket", as_dict=True, maintain_order=True)
-    return [(str(key[0]), rows.drop("__bucket")) for key, rows in sorted(parts.items(), key=lambda part: str(part[0][0]))]
+    parts = frame.with_columns(__bucket=buckets(frame, table)).partition_by(
+        "__bucket", as_dict=True, maintain_order=True
+    )
+    return [
+        (str(key[0]), rows.drop("__bucket")) for key, rows in sorted(parts.items(), key=lambda part: str(part[0][0]))
+    ]
 
 
 def buckets(frame: pl.DataFrame, table: str) -> pl.Series:
@@ -52,7 +56,9 @@ def buckets(frame: pl.DataFrame, table: str) -> pl.Series:
     if table != "interactions":
         return _by_hash(frame[KEY[table]], "")
     users = frame[C.USER]
-    by_user = pl.Series([f"u{int(u[:8], 16) % BUCKETS:02d}" for u in users.unique(maintain_order=True)], dtype=pl.String)
+    by_user = pl.Series(
+        [f"u{int(u[:8], 16) % BUCKETS:02d}" for u in users.unique(maintain_order=True)], dtype=pl.String
+    )
     by_user = users.replace_strict(users.unique(maintain_order=True), by_user)
     if C.TIME not in frame.columns:
         return by_user
@@ -62,7 +68,9 @@ def buckets(frame: pl.DataFrame, table: str) -> pl.Series:
 
 def _by_hash(ids: pl.Series, prefix: str) -> pl.Series:
     unique = ids.unique(maintain_order=True)
-    names = [f"{prefix}{int.from_bytes(hashlib.sha256(i.encode()).digest()[:8]) % BUCKETS:02d}" for i in unique.to_list()]
+    names = [
+        f"{prefix}{int.from_bytes(hashlib.sha256(i.encode()).digest()[:8]) % BUCKETS:02d}" for i in unique.to_list()
+    ]
     return ids.replace_strict(unique, pl.Series(names, dtype=pl.String))
 
 
@@ -76,7 +84,9 @@ def content_hash(rows: pl.DataFrame) -> str:
 def parquet(frame: pl.DataFrame) -> bytes:
     """Parquet bytes that depend on the frame alone."""
     buffer = io.BytesIO()
-    frame.rechunk().write_parquet(buffer, compression="zstd", compression_level=3, statistics=True, row_group_size=1 << 20)
+    frame.rechunk().write_parquet(
+        buffer, compression="zstd", compression_level=3, statistics=True, row_group_size=1 << 20
+    )
     return buffer.getvalue()
 
 
@@ -115,7 +125,9 @@ def quarantined(paths: Paths) -> pl.DataFrame:
         raise DataRejected("data/gate is missing: run the stage validate first")
     frame = pl.read_parquet(path, glob=False)
     if set(quarantine().columns) - set(frame.columns):
-        raise IntegrityError("data/gate/quarantine.parquet has other columns than expected: run the stage validate again")
+        raise IntegrityError(
+            "data/gate/quarantine.parquet has other columns than expected: run the stage validate again"
+        )
     return frame
 
 
@@ -136,7 +148,9 @@ def accept(frame: pl.DataFrame, lines: pl.DataFrame, table: str) -> pl.DataFrame
     for column in cells["column"].unique().sort():
         if column not in MEDIA or table != "items":
             keys = cells.filter(pl.col("column") == column)["key"].unique()
-            frame = frame.with_columns(pl.when(~row_key(table, frame.columns).is_in(keys.implode())).then(pl.col(column)).alias(column))
+            frame = frame.with_columns(
+                pl.when(~row_key(table, frame.columns).is_in(keys.implode())).then(pl.col(column)).alias(column)
+            )
     return _usable_media(frame, cells) if table == "items" else frame
 
 
@@ -152,8 +166,7 @@ def _usable_media(items: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
         for item, *triple in items.select(C.ITEM, *names).iter_rows():
             lists = [t or [] for t in triple] if many else [[t] for t in triple]
             keep = [
-                at for at, sha in enumerate(lists[1])
-                if sha is not None and (item, at if many else None) not in bad
+                at for at, sha in enumerate(lists[1]) if sha is not None and (item, at if many else None) not in bad
             ]
             for name, values in zip(names, lists, strict=True):
                 kept = [values[at] for at in keep]

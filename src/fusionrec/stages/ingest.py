@@ -24,7 +24,10 @@ def run(params: Params, paths: Paths) -> Report:
     counts: dict[str, int | float] = {f"{t}_{k}": v for t, account in result.ledger.items() for k, v in account.items()}
     counts |= {"partitions": len(names), "media_read": memory.fresh}
     return Report(
-        "ingest", counts,
+        "ingest",
+        counts,
         {"read": read - started, "clean": cleaned - read, "write": time.monotonic() - cleaned},
-        {"tables": "data/tables"}, [{"table": t, **account} for t, account in result.ledger.items()], result.notes,
+        {"tables": "data/tables"},
+        [{"table": t, **account} for t, account in result.ledger.items()],
+        result.notes,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
 from fusionrec.config import Params
 from fusionrec.data import split, tables
@@ -18,11 +19,17 @@ def run(params: Params, paths: Paths) -> Report:
     interactions = tables.accepted(paths, "interactions")
     pairs = positive_pairs(interactions, params.positives.events)
     first = interactions[C.TIME].min() if C.TIME in interactions.columns else None
-    result = split.make(params.split, tables.accepted(paths, "items"), pairs, params.positives.k_core, first and first.date())
+    first_day = first.date() if isinstance(first, datetime) else None
+    result = split.make(params.split, tables.accepted(paths, "items"), pairs, params.positives.k_core, first_day)
     split.write(paths, result)
     rows = [{"split": name, **result.summary[name]} for name in split.NAMES]
     counts: dict[str, int | float] = {name: part.height for name, part in result.parts.items()}
     notes = [f"the split {name} holds no pair" for name, part in result.parts.items() if part.height == 0]
     return Report(
-        "split", {"items": len(result.items), **counts}, {"total": time.monotonic() - started}, {"splits": "data/splits"}, rows, notes
+        "split",
+        {"items": len(result.items), **counts},
+        {"total": time.monotonic() - started},
+        {"splits": "data/splits"},
+        rows,
+        notes,
     )

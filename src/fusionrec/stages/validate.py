@@ -12,7 +12,8 @@ from fusionrec.types import Report
 
 
 def run(params: Params, paths: Paths) -> Report:
-    """Raises DataRejected with one line for each broken hard rule; what was found then lies in the home's ``rejected/``."""
+    """Raises DataRejected with one line for each broken hard rule; what was found then lies in the home's
+    ``rejected/``."""
     started = time.monotonic()
     ledger = tables.ledger(paths)
     frames = {table: tables.read(paths, table) for table in ledger}
@@ -23,13 +24,18 @@ def run(params: Params, paths: Paths) -> Report:
     if verdict.broken:
         rejected = paths.home / "rejected"
         gate.write(rejected, verdict)
-        gate.require(verdict, f"{rejected.name}/quarantine.csv and {rejected.name}/docs/index.html in {paths.home.name}/")
+        gate.require(
+            verdict, f"{rejected.name}/quarantine.csv and {rejected.name}/docs/index.html in {paths.home.name}/"
+        )
     gate.write(paths.gate, verdict)
     accounts = verdict.summary["tables"]
     counts: dict[str, int | float] = {f"{t}_{k}": v for t, account in accounts.items() for k, v in account.items()}
     counts |= {"partitions_judged": verdict.judged, "partitions_remembered": verdict.remembered}
     return Report(
-        "validate", counts, {"judge": judged - started, "write": time.monotonic() - judged},
+        "validate",
+        counts,
+        {"judge": judged - started, "write": time.monotonic() - judged},
         {"quarantine": "data/gate/quarantine.csv", "page": "data/gate/docs/index.html"},
-        [{"table": t, **account} for t, account in accounts.items()], verdict.summary["notes"],
+        [{"table": t, **account} for t, account in accounts.items()],
+        verdict.summary["notes"],
     )

@@ -40,7 +40,9 @@ class Table(Spec):
 
     file: str | None = Field(None, description="file name inside root; default: <table>.parquet or <table>.csv")
     columns: dict[str, str] = Field({}, description="canonical or attribute name: column of the file")
-    constants: dict[str, bool | int | float | str] = Field({}, description="columns the file lacks: one value for all rows")
+    constants: dict[str, bool | int | float | str] = Field(
+        {}, description="columns the file lacks: one value for all rows"
+    )
 
 
 class FolderSource(SourceSpec):
@@ -81,8 +83,8 @@ class Folder(Source):
         if not self.root.is_dir():
             raise DataRejected(f"source.root: {self.spec.root} is not a folder; point it to the folder with the tables")
         frames = {name: self._table(name) for name in TABLES}
-        assert frames["items"] is not None and frames["interactions"] is not None
-        frames["items"] = self._with_media(frames["items"])
+        if frames["items"] is not None:
+            frames["items"] = self._with_media(frames["items"])
         return RawTables(**frames, media_root=self.root)  # type: ignore[arg-type]
 
     def _table(self, name: str) -> pl.DataFrame | None:
@@ -105,11 +107,14 @@ class Folder(Source):
             return path
         found = [self.root / f"{name}{end}" for end in ENDINGS if (self.root / f"{name}{end}").is_file()]
         if len(found) > 1:
-            raise DataRejected(f"{name}: both {found[0].name} and {found[1].name} exist; say which with source.{name}.file")
+            raise DataRejected(
+                f"{name}: both {found[0].name} and {found[1].name} exist; say which with source.{name}.file"
+            )
         if not found and name in ("items", "interactions"):
             raise DataRejected(
                 f"{name}: expected {name}.parquet or {name}.csv in {self.spec.root}, found "
-                f"{', '.join(sorted(p.name for p in self.root.iterdir())[:8]) or 'an empty folder'}; set source.{name}.file"
+                f"{', '.join(sorted(p.name for p in self.root.iterdir())[:8]) or 'an empty folder'}; "
+                f"set source.{name}.file"
             )
         return found[0] if found else None
 
@@ -172,7 +177,9 @@ def mapped(frame: pl.DataFrame, table: str, spec: Table, file: str) -> pl.DataFr
             out[name] = source
     for name in REQUIRED[table]:
         if name not in out and name not in spec.constants and not problems:
-            problems.append(_missing(file, name, frame.columns, f"{table} need it", mapping=f"source.{table}.columns.{name}"))
+            problems.append(
+                _missing(file, name, frame.columns, f"{table} need it", mapping=f"source.{table}.columns.{name}")
+            )
     if problems:
         raise DataRejected("\n".join(problems))
     frame = frame.select([pl.col(source).alias(name) for name, source in out.items()])
