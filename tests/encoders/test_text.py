@@ -9,7 +9,7 @@ from fusionrec.encoders.minilm import BUDGET, MiniLM, _shapes
 
 TEXTS = [
     "a vase", "This lamp is for the office desk. " * 9, "杯子", "一款小号花瓶，釉面陶瓷，送作新婚礼物。" * 7, "x",
-    "the quick brown fox jumps over the lazy dog " * 60, "hand-planed oak", "\0 nul \ud800 surrogate",
+    "the quick brown fox jumps over the lazy dog " * 30, "hand-planed oak", "\0 nul \ud800 surrogate",
 ]  # fmt: skip
 PAIRS = [
     ("a cup for camping trips", "适合露营的杯子"),
