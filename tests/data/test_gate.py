@@ -19,6 +19,7 @@ from fusionrec.data import docs, expectations, gate, tables
 from fusionrec.data.ingest import canonical
 from fusionrec.data.media import Medium
 from fusionrec.data.rules import Rules
+from fusionrec.data.schema import quarantine
 from fusionrec.data.sources.base import RawTables
 from fusionrec.errors import DataRejected
 
@@ -415,3 +416,22 @@ def test_the_gate_needs_ingest_and_the_readers_need_the_gate(project: Project) -
     project.ingest()
     with pytest.raises(DataRejected, match="run the stage validate first"):
         tables.accepted(project.paths, "items")
+
+
+def test_structure_that_ingest_would_never_write_stops_the_run() -> None:
+    """Tables edited by hand: two rows of one id, and a raw user id where a pseudonym belongs."""
+    items = pl.DataFrame({"item_id": ["a", "a", "b"], "title": ["x", "y", "z"]})
+    log = pl.DataFrame({"user_id": ["anna", "0" * 32], "item_id": ["a", "b"], "event": ["click", "click"]})
+    ledger = {
+        name: {"read": n, "deduplicated": 0, "quarantined": 0, "written": n}
+        for name, n in (("items", 3), ("interactions", 2))
+    }
+    rules = Rules(min_items=1, min_interactions=1, now=NOW)
+    verdict = gate.judge({"items": items, "interactions": log}, ledger, quarantine(), rules, None)
+    assert [line.split(":")[:2] for line in verdict.broken] == [
+        ["items", " duplicate_id"],
+        ["interactions", " raw_user_id"],
+    ]
+    assert verdict.summary["structure_broken"] == sorted(verdict.broken)
+    assert "anna" not in str(verdict.broken)
+    assert "anna" not in verdict.pages["interactions"]()

@@ -19,6 +19,7 @@ import polars as pl
 from fusionrec.data import docs
 from fusionrec.data.rules import Rule
 from fusionrec.data.schema import printable
+from fusionrec.types import Columns as C
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,7 +107,8 @@ def _expectation(library: Any, rule: Rule, at: int) -> Any:
 
 def _outcome(rule: Rule, one: Any) -> Outcome:
     broken = one.result.get("unexpected_index_list") or []
-    found = [printable(_shown(row.get(rule.column))) for row in broken]
+    # What stands in a user id is never repeated: it may be a raw one.
+    found = ["" if rule.column == C.USER else printable(_shown(row.get(rule.column))) for row in broken]
     return Outcome(rule, [int(row[ROW]) for row in broken], found, bool(one.success))
 
 
@@ -188,6 +190,8 @@ def _shortened(one: Any) -> Any:
 
     short = copy(one)
     keep = {k: v for k, v in one.result.items() if not k.startswith("unexpected_index") and k != "unexpected_list"}
+    if one.expectation_config.kwargs.get("column") == C.USER:
+        keep = {k: v for k, v in keep.items() if not k.startswith("partial_unexpected")}
     short.result = _escaped(
         {k: v[:SHOWN] if isinstance(v, list) else v for k, v in keep.items() if k != "partial_unexpected_index_list"}
     )

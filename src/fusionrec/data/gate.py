@@ -126,7 +126,7 @@ def _expect(rows: pl.DataFrame, table: str, rules: Rules, verdict: Verdict) -> l
             rule = outcome.rule
             if rule.level == "hard":
                 if not outcome.passed:
-                    example = f", e.g. {outcome.found[0]}" if outcome.found else ""
+                    example = f", e.g. {outcome.found[0]}" if any(outcome.found) else ""
                     verdict.broken.append(
                         f"{table}: {rule.code}: column {rule.reported}: expected {rule.expected}, found "
                         f"{len(outcome.rows) or 'it missing'}{' rows' if outcome.rows else ''}{example}"

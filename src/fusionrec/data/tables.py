@@ -56,10 +56,7 @@ def buckets(frame: pl.DataFrame, table: str) -> pl.Series:
     if table != "interactions":
         return _by_hash(frame[KEY[table]], "")
     users = frame[C.USER]
-    by_user = pl.Series(
-        [f"u{int(u[:8], 16) % BUCKETS:02d}" for u in users.unique(maintain_order=True)], dtype=pl.String
-    )
-    by_user = users.replace_strict(users.unique(maintain_order=True), by_user)
+    by_user = _by_hash(users, "u")
     if C.TIME not in frame.columns:
         return by_user
     days = pl.DataFrame({"day": frame[C.TIME].dt.strftime("%Y-%m-%d"), "user": by_user})
