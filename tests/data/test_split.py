@@ -292,3 +292,16 @@ def test_all_in_the_test_window_is_nothing_to_train_on() -> None:
         split.make(split.GlobalTime(valid_from=2, test_from=3), items("a"), pairs([("u", "a", 9)]), 0, DAY.date())
     with pytest.raises(DataRejected, match="no interaction counts as a positive"):
         split.make(split.RandomPerUser(), items("a"), pairs([]), 0, None)
+
+
+def test_cold_items_of_a_random_split_never_meet_train_and_stay_when_data_grows() -> None:
+    rng = np.random.default_rng(3)
+    log = pl.DataFrame({"user_id": [f"u{i}" for i in rng.integers(0, 40, 3000)], "item_id": [f"i{i}" for i in rng.integers(0, 200, 3000)]}).unique(maintain_order=True)
+    spec = split.RandomPerUser(cold_items=0.2)
+    place = spec.place(log, None)
+    by_item = log.with_columns(place=place).group_by("item_id").agg(pl.col("place").unique())
+    only = by_item.filter(pl.col("place").list.len() == 1, pl.col("place").list.first() > 0)
+    assert 20 <= only.height <= 60  # 200 items, a fifth of them: 40 expected
+    assert {1, 2} == set(only["place"].list.first())
+    more = pl.concat([log, pl.DataFrame({"user_id": ["new"] * 50, "item_id": [f"i{i}" for i in range(50)]})])
+    assert spec.place(more, None).head(log.height).to_list() == place.to_list()

@@ -33,12 +33,22 @@ def pair_hash(pairs: pl.DataFrame, seed: int) -> np.ndarray:
     return (out >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
+def item_hash(ids: list[str], seed: int) -> np.ndarray:
+    """(I,) float64 in [0, 1), a function of (item, seed) alone."""
+    digests = [hashlib.sha256(f"{seed}\nitem\n{i}".encode()).digest()[:8] for i in ids]
+    return np.array([int.from_bytes(d) >> 11 for d in digests], np.float64) / 2.0**53
+
+
 class RandomPerUser(Spec):
     """Each pair independently, by hash; a user's shares approach the ratios as the user's history grows."""
 
     kind: Literal["random_per_user"] = "random_per_user"
     ratios: tuple[float, float, float] = (8.0, 1.0, 1.0)
     seed: NonNegativeInt = 0
+    cold_items: float = Field(
+        0.0, ge=0, lt=1,
+        description="share of the items, by hash of the id, kept out of train: half of them appear in valid only, half in test only",
+    )
 
     @model_validator(mode="after")
     def _ratios(self) -> RandomPerUser:
@@ -48,7 +58,13 @@ class RandomPerUser(Spec):
 
     def place(self, pairs: pl.DataFrame, first_day: date | None) -> Place:
         bounds = np.cumsum(self.ratios)[:2] / sum(self.ratios)
-        return pl.Series("place", np.searchsorted(bounds, pair_hash(pairs, self.seed), side="right"), dtype=pl.UInt8)
+        place = np.searchsorted(bounds, pair_hash(pairs, self.seed), side="right").astype(np.uint8)
+        if self.cold_items:
+            ids = pairs[C.ITEM].unique().to_list()
+            known = dict(zip(ids, item_hash(ids, self.seed), strict=True))
+            h = np.array([known[i] for i in pairs[C.ITEM].to_list()])
+            place = np.where(h < self.cold_items / 2, 1, np.where(h < self.cold_items, 2, place))
+        return pl.Series("place", place, dtype=pl.UInt8)
 
     def windows(self, first_day: date | None) -> dict[str, str]:
         return {}
