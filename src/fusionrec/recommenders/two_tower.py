@@ -25,7 +25,7 @@ from fusionrec.fusion.concat import Concat
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
 from fusionrec.recommenders.training import Training, load_state, state_arrays, train
-from fusionrec.recommenders.validation import validation_metric
+from fusionrec.recommenders.validation import validation_by_group
 from fusionrec.types import Bool, Float32, Interactions, ItemSet, Requests
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class TwoTower(RetrieverSpec):
 
     kind: Literal["two_tower"] = "two_tower"
     dim: PositiveInt = 64
-    width: PositiveInt = Field(96, description="whitened components kept of each modality")
-    dropout: float = Field(0.2, ge=0, lt=1)
-    modality_dropout: float = Field(0.2, ge=0, lt=1, description="chance that a modality of an item is hidden in a step")
+    width: PositiveInt = Field(200, description="whitened components kept of each modality")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    modality_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a modality of an item is hidden in a step")
     softmax_items: PositiveInt = Field(8192, description="largest number of items in one softmax")
-    training: Training = Training()
+    training: Training = Training(epochs=100, patience=10)
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
         return TwoTowerRetriever(self, fusion or Concat())
@@ -81,7 +81,7 @@ class TwoTowerRetriever(Retriever):
 
         def validate() -> float:
             self._attached()
-            return validation_metric(self, train_set, valid)
+            return validation_by_group(self, train_set, valid)
 
         train(self.net, batches, validate, self.spec.training, watch)
 

@@ -36,3 +36,22 @@ def validation_metric(retriever: Retriever, train: Interactions, valid: Interact
         return 0.0
     items, _ = retriever.recommend(requests, k)
     return float(np.nanmean(per_user(items, positives, (k,))[f"ndcg@{k}"]))
+
+
+def validation_by_group(retriever: Retriever, train: Interactions, valid: Interactions, k: int = 20) -> float:
+    """NDCG@k of known items among known ones and of new items among new ones, weighted by their validation positives.
+
+    Early stopping of a model that scores new items looks at this: the plain metric moves with how the two groups
+    happen to be placed against each other, which a bias or a blend settles afterwards.
+    """
+    requests, positives = validation_requests(train, valid)
+    known = np.zeros(train.n_items, bool)
+    known[train.item] = True
+    total = weight = 0.0
+    for group in (known, ~known):
+        asked = positives.multiply(group[None, :]).tocsr()
+        if asked.nnz:
+            items, _ = retriever.recommend(requests, k, candidates=group)
+            total += asked.nnz * float(np.nanmean(per_user(items, asked, (k,))[f"ndcg@{k}"]))
+            weight += asked.nnz
+    return total / weight if weight else 0.0
