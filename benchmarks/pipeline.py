@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -92,8 +93,15 @@ def submit(url: str) -> float:
             data=None if body is None else json.dumps(body).encode(),
             headers={"content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return json.load(answer)
+        for _ in range(100):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503:  # Prefect's word for a busy database, which its own client repeats too
+                    raise
+                time.sleep(0.2)
+        raise TimeoutError(path)
 
     deployment = call("/deployments/name/pipeline/pipeline")["id"]
     start = time.monotonic()

@@ -16,23 +16,12 @@ CAUSE = "train is empty: found 0 rows, expected at least 1"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One temporary Prefect API for the file; the environment is what it was before afterwards."""
-    before, umask = dict(os.environ), os.umask(0o077)
-    os.umask(umask)
-    home = tmp_path_factory.mktemp("flows-home")
-    os.environ |= {
-        "FUSIONREC_HOME": str(home),
-        "PREFECT_HOME": str(home / "prefect"),
-        "PREFECT_LOGGING_TO_API_ENABLED": "true",
-    }
+def api(own_home: None) -> Iterator[None]:
+    """One temporary Prefect API for the file."""
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=110):
         yield
-    os.environ.clear()
-    os.environ.update(before)
-    os.umask(umask)
 
 
 @pytest.fixture

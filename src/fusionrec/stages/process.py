@@ -170,7 +170,7 @@ def private_site_cache(project: Path, home: Path) -> None:
     import configparser
 
     folder = project / ".dvc"
-    if not folder.is_dir():
+    if not folder.is_dir() or home != project / ".fusionrec":  # a home set in the environment is not the project's to keep
         return
     local, wanted = folder / "config.local", str(home / "dvc-site")
     config = configparser.ConfigParser(interpolation=None)
