@@ -19,7 +19,7 @@ def main() -> None:
     """Serve until stopped."""
     from prefect import serve
 
-    serve(*deployments(), limit=4)  # type: ignore[arg-type]
+    serve(*deployments(), limit=4)
 
 
 if __name__ == "__main__":

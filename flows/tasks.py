@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,7 +45,7 @@ def register_task(paths: Paths, token: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterable[None]:  # type: ignore[misc]
+def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -29,7 +29,7 @@ class Stage:
 
     def function(self) -> Callable[..., Any]:
         """``run(params, paths) -> Report`` of ``fusionrec/stages/<name>.py``; imports it."""
-        return import_module(f"fusionrec.stages.{self.name}").run  # type: ignore[no-any-return]
+        return import_module(f"fusionrec.stages.{self.name}").run
 
 
 _SPLITS = tuple(f"data/splits/{name}" for name in ("items.parquet", "train.parquet", "valid.parquet", "test.parquet"))

@@ -55,7 +55,7 @@ def recipe_params(project: Path, name: str) -> dict[str, Any]:
         if not Path(raw["source"]["root"]).is_dir():
             raise ConfigError(f"recipe {name}: source.root is {raw['source']['root']}, which is not a folder")
     config.parse(raw, f"recipes/{name}.yaml")
-    return raw  # type: ignore[no-any-return]
+    return raw
 
 
 def use(paths: Paths, name: str) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def private_site_cache(project: Path, home: Path) -> None:
     import configparser
 
     folder = project / ".dvc"
-    if not folder.is_dir() or home != project / ".fusionrec":  # a home set in the environment is not the project's to keep
+    # A home that the environment names is not the project's to keep.
+    if not folder.is_dir() or home != project / ".fusionrec":
         return
     local, wanted = folder / "config.local", str(home / "dvc-site")
     config = configparser.ConfigParser(interpolation=None)
