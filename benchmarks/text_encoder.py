@@ -109,8 +109,10 @@ def measure(encoder: Encoder) -> dict[str, float]:
     rng = np.random.default_rng(SEED)
     seen_en, seen_zh, y = catalogue(rng, [w for w in range(3) if w != UNSEEN])
     new_en, new_zh, z = catalogue(rng, [UNSEEN])
-    vectors = {name: encoder.encode(t) for name, t in
-               {"seen_en": seen_en, "seen_zh": seen_zh, "new_en": new_en, "new_zh": new_zh}.items()}
+    vectors = {
+        name: encoder.encode(t)
+        for name, t in {"seen_en": seen_en, "seen_zh": seen_zh, "new_en": new_en, "new_zh": new_zh}.items()
+    }
     # Each language is standardised by its own seen texts, as the recommender does it.
     std = {name: standardised(x, vectors[f"seen_{name[-2:]}"]) for name, x in vectors.items()}
     rates = []
@@ -139,8 +141,13 @@ def row(case: str, ours: float, peer: float) -> dict[str, object]:
     accuracies = case != "speed"
     bound = 1.0 if accuracies else None
     return {
-        "case": case, "ours": round(ours, 4), "peer": round(peer, 4), "peer_name": "minilm", "bound": bound,
-        "unit": "share" if accuracies else "texts/CPU-s", "ratio_peer": round(ours / peer, 3) if peer else None,
+        "case": case,
+        "ours": round(ours, 4),
+        "peer": round(peer, 4),
+        "peer_name": "minilm",
+        "bound": bound,
+        "unit": "share" if accuracies else "texts/CPU-s",
+        "ratio_peer": round(ours / peer, 3) if peer else None,
         "ratio_bound": round(ours, 3) if accuracies else None,
     }
 

@@ -37,7 +37,12 @@ class Columns:
     ITEM, USER, EVENT, VALUE, TIME = "item_id", "user_id", "event", "value", "timestamp"
     TITLE, DESCRIPTION, CATEGORY, LANGUAGE, CREATED = "title", "description", "category", "language", "created_at"
     IMPRESSION, POSITION, SESSION, QUERY, SURFACE, REVIEW = (
-        "impression_id", "position", "session_id", "query_id", "surface", "review",
+        "impression_id",
+        "position",
+        "session_id",
+        "query_id",
+        "surface",
+        "review",
     )
 
 
@@ -92,10 +97,13 @@ def concat_interactions(parts: Sequence[Interactions]) -> Interactions:
     """Join parts that share one index space; the time column survives only if every part has it."""
     time = None
     if all(p.time is not None for p in parts):
-        time = np.concatenate([p.time for p in parts])  # type: ignore[misc]
+        time = np.concatenate([p.time for p in parts])
     return Interactions(
-        np.concatenate([p.user for p in parts]), np.concatenate([p.item for p in parts]), time,
-        parts[0].n_users, parts[0].n_items,
+        np.concatenate([p.user for p in parts]),
+        np.concatenate([p.item for p in parts]),
+        time,
+        parts[0].n_users,
+        parts[0].n_items,
     )
 
 
@@ -117,7 +125,7 @@ class ItemSet:
         for name, x in self.features.items():
             if x.shape[0] != len(self.ids) or self.present[name].shape != (len(self.ids),):
                 raise ValueError(
-                    f"modality {name!r}: features {x.shape}, mask {self.present[name].shape}, expected {len(self.ids)} rows"
+                    f"modality {name!r}: features {x.shape}, mask {self.present[name].shape}, expected {len(self)} rows"
                 )
 
     def __len__(self) -> int:
@@ -171,7 +179,8 @@ class Requests:
     def rows(self, start: int, stop: int) -> Requests:
         """The block of requests [start, stop)."""
         return Requests(
-            self.user[start:stop], self.history[start:stop],
+            self.user[start:stop],
+            self.history[start:stop],
             None if self.seen is None else self.seen[start:stop],
             None if self.time is None else self.time[start:stop],
             None if self.history_time is None else self.history_time[start:stop],
@@ -191,6 +200,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "stage": self.stage, "counts": self.counts, "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
-            "links": self.links, "table": self.table, "notes": self.notes,
+            "stage": self.stage,
+            "counts": self.counts,
+            "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+            "links": self.links,
+            "table": self.table,
+            "notes": self.notes,
         }

@@ -296,7 +296,12 @@ def test_all_in_the_test_window_is_nothing_to_train_on() -> None:
 
 def test_cold_items_of_a_random_split_never_meet_train_and_stay_when_data_grows() -> None:
     rng = np.random.default_rng(3)
-    log = pl.DataFrame({"user_id": [f"u{i}" for i in rng.integers(0, 40, 3000)], "item_id": [f"i{i}" for i in rng.integers(0, 200, 3000)]}).unique(maintain_order=True)
+    log = pl.DataFrame(
+        {
+            "user_id": [f"u{i}" for i in rng.integers(0, 40, 3000)],
+            "item_id": [f"i{i}" for i in rng.integers(0, 200, 3000)],
+        }
+    ).unique(maintain_order=True)
     spec = split.RandomPerUser(cold_items=0.2)
     place = spec.place(log, None)
     by_item = log.with_columns(place=place).group_by("item_id").agg(pl.col("place").unique())

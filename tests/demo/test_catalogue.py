@@ -125,8 +125,17 @@ def test_the_digest_can_be_recomputed_from_the_files(small: Small) -> None:
 def test_columns_are_those_of_the_contract(small: Small) -> None:
     log = pl.read_parquet(small.folder / "interactions.parquet")
     assert log.columns == [
-        "user_id", "item_id", "event", "value", "timestamp", "impression_id", "position", "session_id", "query_id",
-        "surface", "review",
+        "user_id",
+        "item_id",
+        "event",
+        "value",
+        "timestamp",
+        "impression_id",
+        "position",
+        "session_id",
+        "query_id",
+        "surface",
+        "review",
     ]
     assert log.schema["timestamp"] == pl.Datetime("us", "UTC") and log.schema["position"] == pl.Int32
     created = pl.read_csv(small.folder / "items.csv", try_parse_dates=True)["created_at"]

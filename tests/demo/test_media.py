@@ -102,7 +102,10 @@ def test_a_clip_does_not_depend_on_what_memory_held_before() -> None:
     )
     seen = [
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "MALLOC_PERTURB_": fill}, capture_output=True, text=True,
+            [sys.executable, "-c", code],
+            env={**os.environ, "MALLOC_PERTURB_": fill},
+            capture_output=True,
+            text=True,
             check=True,
         ).stdout.split()
         for fill in ("0", "170")

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COPIED = ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore", "recipes", "src", "data/embeddings/.gitkeep", ".dvc/config")
+COPIED = (
+    "dvc.yaml",
+    "params.yaml",
+    "requirements.lock",
+    ".dvcignore",
+    "recipes",
+    "src",
+    "data/embeddings/.gitkeep",
+    ".dvc/config",
+)
 
 
 class Project:
@@ -22,18 +31,29 @@ class Project:
         self.folder = folder
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("FUSIONREC_", "MLFLOW_TRACKING", "PREFECT_"))},
-            "DVC_SITE_CACHE_DIR": str(folder / ".fusionrec" / "dvc-site"), "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "COLUMNS": "200",
+            "DVC_SITE_CACHE_DIR": str(folder / ".fusionrec" / "dvc-site"),
+            "DVC_NO_ANALYTICS": "1",
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "COLUMNS": "200",
         }
 
     def run(self, *arguments: str, code: int = 0, timeout: float = 300) -> str:
         """`python -m ...`; asserts the exit code and returns what was printed."""
         done = subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True,
-            timeout=timeout, check=False,
+            [sys.executable, "-m", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
         said = done.stdout + done.stderr
-        assert done.returncode == code, f"{' '.join(arguments)} ended with {done.returncode}, expected {code}:\n{said[-6000:]}"
+        assert done.returncode == code, (
+            f"{' '.join(arguments)} ended with {done.returncode}, expected {code}:\n{said[-6000:]}"
+        )
         return said
 
     def digest(self, *relative: str) -> dict[str, str]:

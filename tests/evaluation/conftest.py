@@ -129,11 +129,14 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
         digests.append([hashlib.sha256((raw / name).read_bytes()).hexdigest()])
     titles = [HOSTILE if row % 7 == 0 else ("红木 台灯" if row % 2 else f"Lamp {row}") for row in range(len(ids))]
     items = pl.DataFrame(
-        {"item_id": list(ids), "title": titles,
-         "category": ["<b>lamps</b>" if r % 3 else "灯具" for r in range(len(ids))],
-         "image_paths": pl.Series(images, dtype=pl.List(pl.String)),
-         "image_sha256": pl.Series(digests, dtype=pl.List(pl.String)),
-         "image_format": pl.Series([d and ["jpeg"] for d in digests], dtype=pl.List(pl.String))}
+        {
+            "item_id": list(ids),
+            "title": titles,
+            "category": ["<b>lamps</b>" if r % 3 else "灯具" for r in range(len(ids))],
+            "image_paths": pl.Series(images, dtype=pl.List(pl.String)),
+            "image_sha256": pl.Series(digests, dtype=pl.List(pl.String)),
+            "image_format": pl.Series([d and ["jpeg"] for d in digests], dtype=pl.List(pl.String)),
+        }
     )
     tables.write(paths, Canonical({"items": items}, quarantine(), {}))
     write_bytes(paths.gate / "quarantine.parquet", tables.parquet(quarantine()))
@@ -169,16 +172,19 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
         content = [f"{row:064x}" if p else "" for row, p in enumerate(present)]
         rows = ModalityRows(present, content, world.items.group[name])
         embeddings.write(target, name, "precomputed", Identity(), ids, rows, Embedded(vectors, present, 0, 0))
-    params = config.parse({
-        "source": {"kind": "folder", "root": "raw"},
-        "split": {"kind": "global_time", "valid_from": 71, "test_from": 81},
-        "modalities": {n: {"kind": "precomputed", "file": f"{n}.npz"} for n in world.items.modalities},
-        "train": {
-            "retriever": {"kind": retriever}, "fusion": {"kind": "concat"},
-            "baselines": [{"kind": "popularity"}, {"kind": "ease"}],
-        },
-        "evaluate": {"bootstrap": 400, "samples": 5},
-    })
+    params = config.parse(
+        {
+            "source": {"kind": "folder", "root": "raw"},
+            "split": {"kind": "global_time", "valid_from": 71, "test_from": 81},
+            "modalities": {n: {"kind": "precomputed", "file": f"{n}.npz"} for n in world.items.modalities},
+            "train": {
+                "retriever": {"kind": retriever},
+                "fusion": {"kind": "concat"},
+                "baselines": [{"kind": "popularity"}, {"kind": "ease"}],
+            },
+            "evaluate": {"bootstrap": 400, "samples": 5},
+        }
+    )
     return params, paths
 
 

@@ -31,9 +31,7 @@ def test_hand_worked():
     np.testing.assert_allclose(got["recall@5"], [2 / 3, 1, np.nan, 0])
     np.testing.assert_allclose(got["precision@3"], [1 / 3, 1 / 3, np.nan, 0])
     np.testing.assert_allclose(got["precision@5"], [2 / 5, 1 / 5, np.nan, 0])
-    np.testing.assert_allclose(
-        got["ndcg@5"], [(L2[2] + L2[4]) / (L2[1] + L2[2] + L2[3]), 1, np.nan, 0]
-    )
+    np.testing.assert_allclose(got["ndcg@5"], [(L2[2] + L2[4]) / (L2[1] + L2[2] + L2[3]), 1, np.nan, 0])
     np.testing.assert_allclose(got["ndcg@3"], [L2[2] / (L2[1] + L2[2] + L2[3]), 1, np.nan, 0])
     np.testing.assert_allclose(got["map@5"], [(1 / 2 + 2 / 4) / 3, 1, np.nan, 0])
     np.testing.assert_allclose(got["mrr@3"], [1 / 2, 1, np.nan, 0])
@@ -61,8 +59,13 @@ def test_ir_measures_agrees():
     ours = metrics.per_user(items, pos, ks)
     named = {}
     for k in ks:
-        named |= {R @ k: f"recall@{k}", P @ k: f"precision@{k}", nDCG @ k: f"ndcg@{k}", RR @ k: f"mrr@{k}",
-                  Success @ k: f"hitrate@{k}"}
+        named |= {
+            R @ k: f"recall@{k}",
+            P @ k: f"precision@{k}",
+            nDCG @ k: f"ndcg@{k}",
+            RR @ k: f"mrr@{k}",
+            Success @ k: f"hitrate@{k}",
+        }
     seen = 0
     for m in ir_measures.iter_calc(list(named), qrels, run):
         assert ours[named[m.measure]][int(m.query_id)] == pytest.approx(m.value, abs=1e-9), m

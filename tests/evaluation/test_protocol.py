@@ -32,8 +32,11 @@ def test_every_slice_equals_the_loop(world):
     scores = model.score(world.requests)
     everything, image = np.ones(len(world.cold), bool), world.items.present["image"]
     cases = {
-        "all": (everything, everything), "warm": (~world.cold, everything), "cold": (world.cold, everything),
-        "cold_only": (world.cold, world.cold), "missing_image": (~image, everything),
+        "all": (everything, everything),
+        "warm": (~world.cold, everything),
+        "cold": (world.cold, everything),
+        "cold_only": (world.cold, world.cold),
+        "missing_image": (~image, everything),
     }
     for name, (about, candidates) in cases.items():
         checked = 0

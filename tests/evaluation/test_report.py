@@ -36,16 +36,34 @@ def story(**changes):
     table = [
         {"model": m, "label": label, "slice": part, "metric": metric, **row}
         for m, label in (("popularity", "popularity (floor)"), ("model", "fused"))
-        for part in ("all", "cold_only") for metric in ("recall@10", "ndcg@20")
+        for part in ("all", "cold_only")
+        for metric in ("recall@10", "ndcg@20")
     ]
     tests = {
-        "comparisons": [{"against": "popularity", "label": "popularity (floor)", "difference": 0.1, "low": 0.05,
-                         "high": 0.2, "n": 9, "p": 0.01, "p_holm": 0.01}],
+        "comparisons": [
+            {
+                "against": "popularity",
+                "label": "popularity (floor)",
+                "difference": 0.1,
+                "low": 0.05,
+                "high": 0.2,
+                "n": 9,
+                "p": 0.01,
+                "p_holm": 0.01,
+            }
+        ],
         "cold_only": {"metric": "recall@10", "random": 0.1, "models": [], "ratio": None},
         "ceiling": {"note": "no ceiling for this data"},
     }
-    facts = {"train": 12_345, "users": 9, "n_items": 7, "pairs": 8, "asked": 9, "cold_items": 2,
-             "protocol": {"split": "x"}}
+    facts = {
+        "train": 12_345,
+        "users": 9,
+        "n_items": 7,
+        "pairs": 8,
+        "asked": 9,
+        "cold_items": 2,
+        "protocol": {"split": "x"},
+    }
     return replace(report.Story("fused", ("text",), "ndcg@20", facts, table, tests), **changes)
 
 
@@ -61,16 +79,22 @@ def test_hostile_words_stay_words(evaluated, hostile):
 
 
 HOSTILE_WORDS = [
-    '"><img src=x onerror=alert(1)>', "</style><script>1</script>", "{% include 'x' %}", "\x00\ud800", "' onx='",
+    '"><img src=x onerror=alert(1)>',
+    "</style><script>1</script>",
+    "{% include 'x' %}",
+    "\x00\ud800",
+    "' onx='",
 ]
 
 
 def test_injection_adds_no_element():
     def page(words):
         items = [report.Shown(word, word, None, True, True) for word in words]
-        return Page(report.render(story(
-            label="".join(words), modalities=words, samples=[report.Sample(items, items, 3, 1)]
-        )).decode("utf-8"))
+        return Page(
+            report.render(
+                story(label="".join(words), modalities=words, samples=[report.Sample(items, items, 3, 1)])
+            ).decode("utf-8")
+        )
 
     evil, tame = page(HOSTILE_WORDS), page(["x"] * len(HOSTILE_WORDS))
     assert evil.tags == tame.tags

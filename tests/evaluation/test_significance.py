@@ -19,7 +19,10 @@ def test_sign_flip_equals_scipy_exactly():
             expected = 0.5 if a[0] > b[0] else 1.0
         else:
             expected = stats.permutation_test(
-                (a, b), lambda x, y: (x - y).mean(), permutation_type="samples", alternative="greater",
+                (a, b),
+                lambda x, y: (x - y).mean(),
+                permutation_type="samples",
+                alternative="greater",
                 n_resamples=np.inf,
             ).pvalue
         assert sig.paired(a, b).p == pytest.approx(expected, abs=1e-12)
@@ -29,7 +32,11 @@ def test_sampled_sign_flip_is_near_scipy():
     rng = np.random.default_rng(2)
     d = rng.normal(0.15, 1, 101)
     expected = stats.permutation_test(
-        (d,), np.mean, permutation_type="samples", alternative="greater", n_resamples=20_000,
+        (d,),
+        np.mean,
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=20_000,
         rng=np.random.default_rng(0),
     ).pvalue
     assert sig.sign_flip(d, 20_000) == pytest.approx(expected, abs=0.01)

@@ -15,8 +15,16 @@ from fusionrec.paths import Paths
 from fusionrec.stages import evaluate, train
 
 FILES = {
-    "metrics.json", "table.json", "tests.json", "knockout.json", "per_user.parquet", "report.html", "plots/models.csv",
-    "plots/recall_by_k.csv", "plots/knockout.csv", "plots/popularity.csv",
+    "metrics.json",
+    "table.json",
+    "tests.json",
+    "knockout.json",
+    "per_user.parquet",
+    "report.html",
+    "plots/models.csv",
+    "plots/recall_by_k.csv",
+    "plots/knockout.csv",
+    "plots/popularity.csv",
 }
 
 
@@ -27,7 +35,8 @@ def read(paths, name):
 def contents(paths):
     return {
         p.relative_to(paths.evaluation).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in paths.evaluation.rglob("*") if p.is_file()
+        for p in paths.evaluation.rglob("*")
+        if p.is_file()
     }
 
 
@@ -106,10 +115,16 @@ def test_uses_the_ceiling_of_these_pairs(evaluated, tmp_path):
     mine = copy(paths, tmp_path / "p")
     test = pl.read_parquet(mine.splits / "test.parquet")
     lines = sorted(f"{i}|{t}" for i, t in zip(test["item_id"], test["timestamp"].dt.epoch("us"), strict=True))
-    (mine.project / "raw" / "ceiling.json").write_text(json.dumps({
-        "pairs_digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(), "protocol": {"history": "train+valid"},
-        "scores": {"all": {"ndcg@20": {"mean": 0.5, "low": 0.45, "high": 0.55}}}, "n": {"all": {"users": 120}},
-    }))
+    (mine.project / "raw" / "ceiling.json").write_text(
+        json.dumps(
+            {
+                "pairs_digest": hashlib.sha256("\n".join(lines).encode()).hexdigest(),
+                "protocol": {"history": "train+valid"},
+                "scores": {"all": {"ndcg@20": {"mean": 0.5, "low": 0.45, "high": 0.55}}},
+                "n": {"all": {"users": 120}},
+            }
+        )
+    )
     told = evaluate.run(params, mine)
     ratio = read(mine, "tests.json")["ceiling"]["ratios"]["all"]["ndcg@20"]["ratio"]
     assert ratio == pytest.approx(read(mine, "metrics.json")["model"]["all"]["ndcg@20"] / 0.5, abs=1e-5)

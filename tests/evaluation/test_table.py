@@ -27,8 +27,16 @@ def test_long_rows_are_means_and_intervals_over_users_with_a_positive():
     rows = table.long_rows([result("model", values), result("popularity", [0.0, 0.1, np.nan, 0, 0])], LABELS, 300, 5)
     found = next(r for r in rows if (r["model"], r["slice"], r["metric"]) == ("model", "warm", "ndcg@20"))
     low, high = interval(np.array(values), 300, 5)
-    assert found == {"model": "model", "label": "fused", "slice": "warm", "metric": "ndcg@20", "n": 4, "mean": 0.45,
-                     "low": round(low, 6), "high": round(high, 6)}
+    assert found == {
+        "model": "model",
+        "label": "fused",
+        "slice": "warm",
+        "metric": "ndcg@20",
+        "n": 4,
+        "mean": 0.45,
+        "low": round(low, 6),
+        "high": round(high, 6),
+    }
     assert len(rows) == 2 * 4 * 4
 
 
@@ -51,8 +59,16 @@ def test_the_table_the_issue_demands():
     rows += [table.row("oracle", LABELS, "all", "ndcg@20", 0.8, 0.7, 0.9, 2)]
     people = table.rows_for_people(rows)
     assert [r["model"] for r in people] == ["oracle (ceiling)", "popularity (floor)", "text alone", "fused"]
-    assert list(people[0]) == ["model", "Recall@20", "NDCG@20", "warm Recall@20", "warm NDCG@20", "cold Recall@20",
-                               "cold NDCG@20", "cold-only Recall@10"]
+    assert list(people[0]) == [
+        "model",
+        "Recall@20",
+        "NDCG@20",
+        "warm Recall@20",
+        "warm NDCG@20",
+        "cold Recall@20",
+        "cold NDCG@20",
+        "cold-only Recall@10",
+    ]
     assert people[0]["NDCG@20"] == "0.800 [0.700, 0.900]" and people[0]["Recall@20"] == "–"
     lines = table.markdown(people).splitlines()
     assert len(lines) == 6 and len({line.count("|") for line in lines}) == 1
@@ -92,8 +108,10 @@ def test_pairs_digest_is_the_contracts():
 
 def ceiling_file(folder, **changes):
     found = {
-        "pairs_digest": ceiling.pairs_digest(IDS, ITEM, TIME), "protocol": {"history": "train+valid"},
-        "scores": {"all": {"ndcg@20": {"mean": 0.8, "low": 0.7, "high": 0.9}}}, "n": {"all": {"users": 2, "pairs": 3}},
+        "pairs_digest": ceiling.pairs_digest(IDS, ITEM, TIME),
+        "protocol": {"history": "train+valid"},
+        "scores": {"all": {"ndcg@20": {"mean": 0.8, "low": 0.7, "high": 0.9}}},
+        "n": {"all": {"users": 2, "pairs": 3}},
     } | changes
     (folder / "ceiling.json").write_text(json.dumps(found))
 
@@ -136,8 +154,9 @@ def test_against_others_and_cold_only():
     assert [t["against"] for t in tests] == ["popularity", "only-text"]
     assert all(t["p_holm"] >= t["p"] and t["difference"] > 0 and t["n"] == 50 for t in tests)
     assert comparisons.best_single(results, "ndcg@20") == "only-text"
-    same = comparisons.against_others({"model": results["model"], "twin": results["model"]},
-                                      LABELS | {"twin": "twin"}, "ndcg@20", 500, 0)
+    same = comparisons.against_others(
+        {"model": results["model"], "twin": results["model"]}, LABELS | {"twin": "twin"}, "ndcg@20", 500, 0
+    )
     assert same[0]["p"] == 1.0 and same[0]["difference"] == 0
     cold = comparisons.cold_only(results, LABELS, np.full(50, 0.1), 10, 500, 0)
     assert cold["random"] == pytest.approx(0.1) and 4 < cold["ratio"]["low"] < cold["ratio"]["value"] < 6

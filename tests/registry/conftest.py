@@ -38,30 +38,39 @@ def world() -> World:
     rng = np.random.default_rng(5)
     ids = tuple(item_order([f"item-{i}" for i in range(N_ITEMS - 1)] + ["名字,<b>x"]))
     items = ItemSet(
-        ids, {"text": rng.normal(size=(N_ITEMS, D)).astype(np.float32)}, {"text": rng.random(N_ITEMS) < 0.8},
+        ids,
+        {"text": rng.normal(size=(N_ITEMS, D)).astype(np.float32)},
+        {"text": rng.random(N_ITEMS) < 0.8},
         {"text": np.zeros(N_ITEMS, np.int16)},
     )
     users = [f"{u:032x}" for u in range(N_USERS)]
     taste = rng.integers(0, 3, N_USERS)
-    pairs = [
-        (u, i) for u in range(N_USERS) for i in range(N_ITEMS) if i % 3 == taste[u] and rng.random() < 0.6
-    ]
+    pairs = [(u, i) for u in range(N_USERS) for i in range(N_ITEMS) if i % 3 == taste[u] and rng.random() < 0.6]
     time = [START + timedelta(minutes=n) for n in range(len(pairs))]
-    trained = pl.DataFrame({
-        "user_id": [users[u] for u, _ in pairs], "item_id": [ids[i] for _, i in pairs],
-        "timestamp": pl.Series(time, dtype=pl.Datetime("us", "UTC")),
-    })
+    trained = pl.DataFrame(
+        {
+            "user_id": [users[u] for u, _ in pairs],
+            "item_id": [ids[i] for _, i in pairs],
+            "timestamp": pl.Series(time, dtype=pl.Datetime("us", "UTC")),
+        }
+    )
     train = Interactions(
-        np.array([u for u, _ in pairs], np.int32), np.array([i for _, i in pairs], np.int32),
-        trained["timestamp"].dt.epoch("us").to_numpy(), N_USERS, N_ITEMS,
+        np.array([u for u, _ in pairs], np.int32),
+        np.array([i for _, i in pairs], np.int32),
+        trained["timestamp"].dt.epoch("us").to_numpy(),
+        N_USERS,
+        N_ITEMS,
     )
     rest = [(u, i) for u in range(N_USERS) for i in range(N_ITEMS) if i % 3 == taste[u] and (u, i) not in set(pairs)]
-    later = pl.DataFrame({
-        "user_id": [users[u] for u, _ in rest], "item_id": [ids[i] for _, i in rest],
-        "timestamp": pl.Series(
-            [START + timedelta(days=2, minutes=n) for n in range(len(rest))], dtype=pl.Datetime("us", "UTC")
-        ),
-    })
+    later = pl.DataFrame(
+        {
+            "user_id": [users[u] for u, _ in rest],
+            "item_id": [ids[i] for _, i in rest],
+            "timestamp": pl.Series(
+                [START + timedelta(days=2, minutes=n) for n in range(len(rest))], dtype=pl.Datetime("us", "UTC")
+            ),
+        }
+    )
     table = pl.DataFrame({"item_id": list(ids), "title": [f"title of {i}" for i in ids]})
     return World(items, table, users, trained, train, later)
 
@@ -74,8 +83,13 @@ def fitted(
     nothing = world.train.select(np.zeros(len(world.train), bool))
     retriever.fit(world.train, nothing, world.items)
     return save_model(
-        folder, retriever, spec={"retriever": spec.model_dump(mode="json")}, label=label or spec.kind,
-        modalities={"text": {"encoder": {"kind": "identity"}, "fingerprint": "f" * 64}}, seed=0, train_end=train_end,
+        folder,
+        retriever,
+        spec={"retriever": spec.model_dump(mode="json")},
+        label=label or spec.kind,
+        modalities={"text": {"encoder": {"kind": "identity"}, "fingerprint": "f" * 64}},
+        seed=0,
+        train_end=train_end,
         curve=[{"step": 0, "epoch": 0, "loss": loss}, {"step": 1, "epoch": 1, "loss": 0.25}],
     )
 
@@ -86,9 +100,15 @@ def bundled(
     """A bundle of ``spec`` fitted on the toy catalogue; returns its digest."""
     fitted(world, spec, folder.with_name(folder.name + "-model"), **kwargs)
     return save_bundle(
-        folder, folder.with_name(folder.name + "-model"), table=world.table, items=world.items,
-        fingerprints={"text": "f" * 64}, histories=world.trained,
-        trained=world.trained if trained is None else trained, users=world.users, metrics={"ndcg@20": 0.5},
+        folder,
+        folder.with_name(folder.name + "-model"),
+        table=world.table,
+        items=world.items,
+        fingerprints={"text": "f" * 64},
+        histories=world.trained,
+        trained=world.trained if trained is None else trained,
+        users=world.users,
+        metrics={"ndcg@20": 0.5},
         temporal=temporal,
     )
 

@@ -55,8 +55,17 @@ def test_manifest_follows_the_contract(world, tmp_path):
     digest = fitted(world, EASE(), tmp_path / "m")
     manifest = json.loads((tmp_path / "m/manifest.json").read_text("utf-8"))
     assert set(manifest) == {
-        "format_version", "kind", "spec", "label", "modalities", "fit_ids_sha256", "train_end", "seed", "arrays",
-        "files", "digest",
+        "format_version",
+        "kind",
+        "spec",
+        "label",
+        "modalities",
+        "fit_ids_sha256",
+        "train_end",
+        "seed",
+        "arrays",
+        "files",
+        "digest",
     }
     assert manifest["digest"] == digest == digest_of(manifest)
     assert json.loads((tmp_path / "m/fit_ids.json").read_text("utf-8")) == list(world.items.ids)
@@ -77,15 +86,30 @@ def test_object_arrays_are_refused(world, tmp_path):
     retriever.count = np.array([object()])
     with pytest.raises(ValueError, match="plain dtypes"):
         model.save_model(
-            tmp_path / "m", retriever, spec={"retriever": {"kind": "popularity"}}, label="x", modalities={}, seed=0,
+            tmp_path / "m",
+            retriever,
+            spec={"retriever": {"kind": "popularity"}},
+            label="x",
+            modalities={},
+            seed=0,
             train_end=None,
         )
     assert not (tmp_path / "m").exists()
 
 
-FILES = ["model/model.safetensors", "model/fit_ids.json", "model/curve.csv", "model/manifest.json", "bundle.json",
-         "catalogue/items.parquet", "catalogue/features.safetensors", "catalogue/manifest.json",
-         "users/histories.parquet", "users/manifest.json", "train_pairs.safetensors"]
+FILES = [
+    "model/model.safetensors",
+    "model/fit_ids.json",
+    "model/curve.csv",
+    "model/manifest.json",
+    "bundle.json",
+    "catalogue/items.parquet",
+    "catalogue/features.safetensors",
+    "catalogue/manifest.json",
+    "users/histories.parquet",
+    "users/manifest.json",
+    "train_pairs.safetensors",
+]
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +259,9 @@ def test_a_restored_model_fits_a_changed_catalogue(whole, world):
     """An item that left and one that came: attaching needs no training."""
     loaded = bundle.load_bundle(whole / "bundle").model.retriever
     items = replace(
-        world.items, ids=("new", *world.items.ids[1:]), features=world.items.features,
+        world.items,
+        ids=("new", *world.items.ids[1:]),
+        features=world.items.features,
     )
     loaded.attach(items)
     scores = loaded.score(Requests(np.array([-1]), sparse.csr_matrix(([1.0], ([0], [2])), shape=(1, len(items)))))

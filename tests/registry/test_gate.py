@@ -24,9 +24,15 @@ RULES = Rules("ndcg", 3, 0.05, 50, 0.9, ("train",), 500, 0)
 
 @pytest.fixture(scope="module")
 def data(world) -> SplitData:
-    return SplitData(world.items.ids, tuple(world.users), {
-        "train": world.trained, "valid": world.trained.clear(), "test": world.later,
-    })
+    return SplitData(
+        world.items.ids,
+        tuple(world.users),
+        {
+            "train": world.trained,
+            "valid": world.trained.clear(),
+            "test": world.later,
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +41,14 @@ def bundles(world, tmp_path_factory):
     bundled(world, EASE(), root / "good")
     bundled(world, Popularity(), root / "weak")
     bundled(world, EASE(), root / "recent", train_end=(START + timedelta(days=2, minutes=100)).isoformat())
-    bundled(world, EASE(), root / "untimed", train_end=None, temporal=False,
-            trained=pl.concat([world.trained, world.later.head(40)]))
+    bundled(
+        world,
+        EASE(),
+        root / "untimed",
+        train_end=None,
+        temporal=False,
+        trained=pl.concat([world.trained, world.later.head(40)]),
+    )
     return {name: load_bundle(root / name) for name in ("good", "weak", "recent", "untimed")}
 
 
@@ -85,8 +97,10 @@ def test_without_time_the_common_set_is_what_neither_saw(data, world, bundles):
     common = gate.common_set(data, [bundles["good"], bundles["untimed"]])
     assert common.kind == "unseen" and common.pairs == world.later.height - 40
     assert common.data.frames["test"].equals(world.later.slice(40))
-    untimed = replace(data, frames={n: f.with_columns(timestamp=pl.lit(None, pl.Datetime("us", "UTC")))
-                                    for n, f in data.frames.items()})
+    untimed = replace(
+        data,
+        frames={n: f.with_columns(timestamp=pl.lit(None, pl.Datetime("us", "UTC"))) for n, f in data.frames.items()},
+    )
     assert gate.common_set(untimed, [bundles["good"], bundles["weak"]]).kind == "unseen"
 
 
@@ -105,8 +119,11 @@ def test_another_encoder_means_the_models_own_vectors(world, bundles):
     """The current catalogue lost two items and gained one; the old model keeps what it knew of the others."""
     ids = ("brand-new", *world.items.ids[2:])
     now = replace(
-        world.items, ids=ids, features={"text": np.full((len(ids), 3), 9, np.float32)},
-        present={"text": np.ones(len(ids), bool)}, group={"text": np.zeros(len(ids), np.int16)},
+        world.items,
+        ids=ids,
+        features={"text": np.full((len(ids), 3), 9, np.float32)},
+        present={"text": np.ones(len(ids), bool)},
+        group={"text": np.zeros(len(ids), np.int16)},
     )
     old = gate.contender("old", bundles["good"], now, {"text": "e" * 64}).retriever.items
     assert np.array_equal(old.features["text"][1:], world.items.features["text"][2:])

@@ -23,7 +23,8 @@ def entry(folder: Path, **kwargs) -> mlflow_store.Entry:
         datasets=[mlflow_store.Dataset("train", "training", "data/splits/train.parquet", "d" * 32, "dvc.md5", 99)],
         texts={"card.md": "# <b>card</b>"},
         curve=[{"step": 0, "epoch": 0, "loss": 0.5}, {"step": 1, "epoch": 1, "loss": 0.25}],
-        tags={"git_commit": "unknown", "data_version": "v"}, **kwargs,
+        tags={"git_commit": "unknown", "data_version": "v"},
+        **kwargs,
     )
 
 
@@ -61,9 +62,7 @@ def test_registering_records_everything_once(home, ease_bundle, world, tmp_path)
     names = {p.name for p in (home / "mlflow/artifacts").rglob("*") if p.is_file()}
     assert "histories.parquet" not in names and {"model.safetensors", "bundle.json", "MLmodel"} <= names
     assert not [n for n in names if n.endswith((".pkl", ".pickle", ".joblib"))]
-    assert world.users[3].encode() not in b"".join(
-        p.read_bytes() for p in (home / "mlflow").rglob("*") if p.is_file()
-    )
+    assert world.users[3].encode() not in b"".join(p.read_bytes() for p in (home / "mlflow").rglob("*") if p.is_file())
 
     with tracking.client(home):
         import mlflow
@@ -87,9 +86,10 @@ def _request(world, rows):
 
     from fusionrec.types import Requests
 
-    return Requests(np.array([-1]), sparse.csr_matrix(
-        (np.ones(len(rows), np.float32), ([0] * len(rows), rows)), shape=(1, len(world.items))
-    ))
+    return Requests(
+        np.array([-1]),
+        sparse.csr_matrix((np.ones(len(rows), np.float32), ([0] * len(rows), rows)), shape=(1, len(world.items))),
+    )
 
 
 def test_a_wiped_store_and_lost_artifacts_get_their_version_back(home, empty_store, ease_bundle):

@@ -32,12 +32,16 @@ def paths(home, tmp_path, world) -> Paths:
 
 @pytest.fixture
 def params():
-    return config.parse({
-        "source": {"kind": "folder", "root": "x"}, "modalities": {}, "split": {"kind": "random_per_user"},
-        "train": {"retriever": {"kind": "ease"}, "fusion": {"kind": "concat"}},
-        "evaluate": {"k": [3, 5], "main_k": 3, "bootstrap": 500},
-        "registry": {"promotion": {"min_pairs": 50}},
-    })
+    return config.parse(
+        {
+            "source": {"kind": "folder", "root": "x"},
+            "modalities": {},
+            "split": {"kind": "random_per_user"},
+            "train": {"retriever": {"kind": "ease"}, "fusion": {"kind": "concat"}},
+            "evaluate": {"k": [3, 5], "main_k": 3, "bootstrap": 500},
+            "registry": {"promotion": {"min_pairs": 50}},
+        }
+    )
 
 
 def register(world, paths, spec, folder, **kwargs) -> mlflow_store.Registered:
@@ -97,9 +101,13 @@ def _forgeries(paths, champion):
     cheats = {
         "altered": (champion, {"verdict": text.replace('"passed"', '"passed" '), "signature": signature}),
         "speaks of another": (other, {"verdict": text, "signature": signature}),
-        "altered or signed": (other, {
-            "verdict": other.tags["verdict"].replace("refused", "passed"), "signature": other.tags["signature"],
-        }),
+        "altered or signed": (
+            other,
+            {
+                "verdict": other.tags["verdict"].replace("refused", "passed"),
+                "signature": other.tags["signature"],
+            },
+        ),
         "another key": (champion, {"verdict": text, "signature": signing.sign(text, b"k" * 32)}),
         "no verdict": (champion, {"verdict": "", "signature": ""}),
         "signed with another": (champion, {"verdict": text, "signature": "é" + signature}),

@@ -26,23 +26,32 @@ from fusionrec.registry.bundle import load_bundle, read_bundle_json, save_model
 from fusionrec.registry.card import inert, model_card
 from fusionrec.stages import bundle, promote, register
 
-HOSTILE = '<script>alert(1)</script>|[x](javascript:y)\n# h `c`'
+HOSTILE = "<script>alert(1)</script>|[x](javascript:y)\n# h `c`"
 
 
 @pytest.fixture
 def paths(home, tmp_path, world) -> Paths:
     paths = Paths(tmp_path / "project", home)
-    write(paths, Splits(
-        list(world.items.ids), {"train": world.trained, "valid": world.trained.clear(), "test": world.later}, {}
-    ))
+    write(
+        paths,
+        Splits(
+            list(world.items.ids), {"train": world.trained, "valid": world.trained.clear(), "test": world.later}, {}
+        ),
+    )
     (paths.tables / "items").mkdir(parents=True)
     world.table.with_columns(title=pl.lit(HOSTILE)).write_parquet(paths.tables / "items/00-0.parquet")
     (paths.tables / "ledger.json").write_text("{}")
     retriever = EASE().build()
     retriever.fit(world.train, world.train.select([]), world.items.only())
     save_model(
-        paths.model, retriever, spec={"retriever": {"kind": "ease"}}, label="ease", modalities={}, seed=0,
-        train_end=world.trained["timestamp"].max(), curve=[{"epoch": 0, "loss": 0.5}],
+        paths.model,
+        retriever,
+        spec={"retriever": {"kind": "ease"}},
+        label="ease",
+        modalities={},
+        seed=0,
+        train_end=world.trained["timestamp"].max(),
+        curve=[{"epoch": 0, "loss": 0.5}],
     )
     paths.evaluation.mkdir()
     (paths.evaluation / "metrics.json").write_text(json.dumps({"model": {"all": {"ndcg@3": 0.5}}}))
@@ -52,12 +61,16 @@ def paths(home, tmp_path, world) -> Paths:
 
 @pytest.fixture
 def params():
-    return config.parse({
-        "source": {"kind": "folder", "root": "x"}, "modalities": {},
-        "split": {"kind": "global_time", "valid_from": 2, "test_from": 3},
-        "train": {"retriever": {"kind": "ease"}, "fusion": {"kind": "concat"}},
-        "evaluate": {"k": [3, 5], "main_k": 3, "bootstrap": 500}, "registry": {"promotion": {"min_pairs": 50}},
-    })
+    return config.parse(
+        {
+            "source": {"kind": "folder", "root": "x"},
+            "modalities": {},
+            "split": {"kind": "global_time", "valid_from": 2, "test_from": 3},
+            "train": {"retriever": {"kind": "ease"}, "fusion": {"kind": "concat"}},
+            "evaluate": {"k": [3, 5], "main_k": 3, "bootstrap": 500},
+            "registry": {"promotion": {"min_pairs": 50}},
+        }
+    )
 
 
 def digests(folder):
@@ -86,9 +99,16 @@ def test_stages_that_did_not_run_are_named(paths, params):
 def test_register_records_where_the_model_comes_from(paths, params, monkeypatch):
     bundle.run(params, paths)
     md5 = hashlib.md5((paths.splits / "train.parquet").read_bytes(), usedforsecurity=False).hexdigest()
-    lock = {"stages": {"split": {"outs": [
-        {"path": "data/splits/train.parquet", "md5": md5}, {"path": "data/splits/test.parquet", "md5": "0" * 32},
-    ]}}}
+    lock = {
+        "stages": {
+            "split": {
+                "outs": [
+                    {"path": "data/splits/train.parquet", "md5": md5},
+                    {"path": "data/splits/test.parquet", "md5": "0" * 32},
+                ]
+            }
+        }
+    }
     (paths.project / "dvc.lock").write_text(yaml.safe_dump(lock))
     first = register.run(params, paths)
     monkeypatch.setattr(register, "gather", lambda *_: pytest.fail("a known digest needs nothing gathered"))
@@ -108,11 +128,25 @@ def test_register_records_where_the_model_comes_from(paths, params, monkeypatch)
 
 
 def test_a_hostile_card_is_plain_text():
-    manifest = {"kind": HOSTILE, "modalities": {HOSTILE: {"encoder": {"kind": HOSTILE}, "fingerprint": HOSTILE}},
-                "seed": 0, "train_end": None}
+    manifest = {
+        "kind": HOSTILE,
+        "modalities": {HOSTILE: {"encoder": {"kind": HOSTILE}, "fingerprint": HOSTILE}},
+        "seed": 0,
+        "train_end": None,
+    }
     about = {"bundle": "b", "model": "m", "catalogue": "c"}
-    rows = [{"model": "model", "label": HOSTILE, "slice": "all", "metric": "ndcg@20", "mean": 0.25, "low": 0.125,
-             "high": 0.5, "n": 7}]
+    rows = [
+        {
+            "model": "model",
+            "label": HOSTILE,
+            "slice": "all",
+            "metric": "ndcg@20",
+            "mean": 0.25,
+            "low": 0.125,
+            "high": 0.5,
+            "n": 7,
+        }
+    ]
     card = model_card(manifest, about, name="x", rows=rows, sizes={HOSTILE: HOSTILE}, protocol={HOSTILE: 1})
     assert "<script" not in card and "](javascript" not in card and "\n# h" not in card
     assert "| 0.2500 | 0.1250 to 0.5000 | 7 |" in card
@@ -131,10 +165,27 @@ def server(empty_store, tmp_path):
         port = free.getsockname()[1]
     env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
-         "--artifacts-destination", str(tmp_path / "art")],
-        env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=tmp_path,
+        [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+            "--backend-store-uri",
+            f"sqlite:///{tmp_path / 'server.db'}",
+            "--artifacts-destination",
+            str(tmp_path / "art"),
+        ],
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=tmp_path,
     )
     uri = f"http://127.0.0.1:{port}"
     try:

@@ -46,8 +46,10 @@ class RandomPerUser(Spec):
     ratios: tuple[float, float, float] = (8.0, 1.0, 1.0)
     seed: NonNegativeInt = 0
     cold_items: float = Field(
-        0.0, ge=0, lt=1,
-        description="share of the items, by hash of the id, kept out of train: half of them appear in valid only, half in test only",
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the items, by hash of the id, kept out of train: half in valid only, half in test only",
     )
 
     @model_validator(mode="after")

@@ -36,30 +36,46 @@ def items_table(items: Items, seed: int) -> pl.DataFrame:
     for k in range(len(items)):
         rng, value = stream(seed, "words", k), lambda m, f, k=k: FACTORS[m][f][items.factors[m][f][k]]
         title, text = words.describe(
-            rng, int(items.language[k]), CATEGORIES[items.category[k]],
-            value("text", "occasion"), value("text", "origin"), value("text", "voice"),
+            rng,
+            int(items.language[k]),
+            CATEGORIES[items.category[k]],
+            value("text", "occasion"),
+            value("text", "origin"),
+            value("text", "voice"),
         )
         has_text = bool(items.present["text"][k])
-        rows.append({
-            "item_id": items.ids[k], "title": title if has_text else None, "description": text if has_text else None,
-            "language": LANGUAGES[items.language[k]] if has_text else None, "category": CATEGORIES[items.category[k]],
-            "brand": value("attributes", "brand"), "price": float(items.price[k]),
-            "price_band": value("attributes", "price_band"), "in_stock": bool(items.in_stock[k]),
-            "tags": "|".join(sorted(rng.choice(TAGS, 2, replace=False).tolist())),
-            "created_at": events.START_US + (int(items.launch[k]) - 1) * events.DAY_US,
-            "image_path": media.path(items, "image", k), "audio_path": media.path(items, "audio", k),
-            "video_path": media.path(items, "video", k),
-        })
+        rows.append(
+            {
+                "item_id": items.ids[k],
+                "title": title if has_text else None,
+                "description": text if has_text else None,
+                "language": LANGUAGES[items.language[k]] if has_text else None,
+                "category": CATEGORIES[items.category[k]],
+                "brand": value("attributes", "brand"),
+                "price": float(items.price[k]),
+                "price_band": value("attributes", "price_band"),
+                "in_stock": bool(items.in_stock[k]),
+                "tags": "|".join(sorted(rng.choice(TAGS, 2, replace=False).tolist())),
+                "created_at": events.START_US + (int(items.launch[k]) - 1) * events.DAY_US,
+                "image_path": media.path(items, "image", k),
+                "audio_path": media.path(items, "audio", k),
+                "video_path": media.path(items, "video", k),
+            }
+        )
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col("created_at").cast(events.TIME))
 
 
 def users_table(users: Users) -> pl.DataFrame:
     """users.csv: raw ids and attributes."""
-    return pl.DataFrame({
-        "user_id": users.ids, "age_band": [AGE_BANDS[a] for a in users.age],
-        "gender": [GENDERS[g] for g in users.gender], "region": [REGIONS[r] for r in users.region],
-        "language": [LANGUAGES[x] for x in users.language],
-    })
+    return pl.DataFrame(
+        {
+            "user_id": users.ids,
+            "age_band": [AGE_BANDS[a] for a in users.age],
+            "gender": [GENDERS[g] for g in users.gender],
+            "region": [REGIONS[r] for r in users.region],
+            "language": [LANGUAGES[x] for x in users.language],
+        }
+    )
 
 
 def _csv(frame: pl.DataFrame, path: Path) -> None:
@@ -67,8 +83,15 @@ def _csv(frame: pl.DataFrame, path: Path) -> None:
 
 
 def write(
-    out: Path, truth_folder: Path, *, seed: int = 7, n_items: int = 1000, n_users: int = 2000,
-    strengths: Mapping[str, float] | None = None, progress: Callable[[int, int], None] | None = None, workers: int = 2,
+    out: Path,
+    truth_folder: Path,
+    *,
+    seed: int = 7,
+    n_items: int = 1000,
+    n_users: int = 2000,
+    strengths: Mapping[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int = 2,
 ) -> dict[str, Any]:
     """Generate the catalogue into ``out`` and the truth into ``truth_folder``; both are replaced as a whole.
 
@@ -111,8 +134,12 @@ def _counts(hidden: world.World, log: pl.DataFrame, queries: pl.DataFrame, best:
     per_event = dict(log.group_by("event").len().sort("event").iter_rows())
     files = {kind: int(hidden.items.present[kind].sum()) for kind in media.KINDS}
     return {
-        "items": len(hidden.items), "users": len(hidden.users), "interactions": len(log), "queries": len(queries),
-        "test_pairs": best["n_pairs"], **{f"event.{k}": v for k, v in per_event.items()},
+        "items": len(hidden.items),
+        "users": len(hidden.users),
+        "interactions": len(log),
+        "queries": len(queries),
+        "test_pairs": best["n_pairs"],
+        **{f"event.{k}": v for k, v in per_event.items()},
         **{f"files.{k}": v for k, v in files.items()},
     }
 

@@ -33,9 +33,7 @@ def _path(rng: np.random.Generator, motion: str, t: np.ndarray, speed: float) ->
     return dx, dy, zoom, angle
 
 
-def render(
-    rng: np.random.Generator, shape: str, look: Mapping[str, str], motion: str, speed: str
-) -> list[np.ndarray]:
+def render(rng: np.random.Generator, shape: str, look: Mapping[str, str], motion: str, speed: str) -> list[np.ndarray]:
     """The frames of one clip: T = 30 arrays (SIZE, SIZE, 3) uint8."""
     still = pictures.render(rng, shape, look, size=SIZE * 3 // 2, for_clip=True)
     # The background goes on beyond the picture, so that no edge of it ever moves through the frame.

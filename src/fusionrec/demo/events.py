@@ -63,11 +63,16 @@ def tables(world: World, sessions: Sessions) -> tuple[pl.DataFrame, pl.DataFrame
 
 def _events(event: str, mask: np.ndarray, time: Int64, value: np.ndarray | None = None) -> pl.DataFrame:
     session, slot = np.nonzero(mask)
-    return pl.DataFrame({
-        "session": session, "slot": slot, "timestamp": time[mask],
-        "value": pl.Series(None if value is None else value[mask], dtype=pl.Float64)
-        if value is not None else pl.Series([None] * len(session), dtype=pl.Float64),
-    }).with_columns(pl.lit(event).alias("event"))
+    return pl.DataFrame(
+        {
+            "session": session,
+            "slot": slot,
+            "timestamp": time[mask],
+            "value": pl.Series(None if value is None else value[mask], dtype=pl.Float64)
+            if value is not None
+            else pl.Series([None] * len(session), dtype=pl.Float64),
+        }
+    ).with_columns(pl.lit(event).alias("event"))
 
 
 def _with_ids(log: pl.DataFrame, world: World, sessions: Sessions) -> pl.DataFrame:
@@ -102,8 +107,17 @@ def _reviews(log: pl.DataFrame, world: World) -> pl.DataFrame:
         if rng.random() < REVIEW_RATE:
             texts[row] = words.review(rng, language[who], int(stars))
     return log.with_columns(pl.Series("review", texts, pl.String)).select(
-        "user_id", "item_id", "event", "value", "timestamp", "impression_id", "position", "session_id", "query_id",
-        "surface", "review",
+        "user_id",
+        "item_id",
+        "event",
+        "value",
+        "timestamp",
+        "impression_id",
+        "position",
+        "session_id",
+        "query_id",
+        "surface",
+        "review",
     )
 
 
@@ -120,9 +134,12 @@ def _queries(world: World, sessions: Sessions, start: Int64) -> pl.DataFrame:
         texts.append(words.query(rng, int(world.users.language[sessions.user[s]]), wanted))
     first = sessions.clicked[rows].argmax(axis=1)
     clicked = np.where(sessions.clicked[rows].any(axis=1), sessions.shown[rows, first], -1)
-    return pl.DataFrame({
-        "query_id": [f"q{s}" for s in rows], "text": pl.Series(texts, dtype=pl.String),
-        "user_id": [world.users.ids[u] for u in sessions.user[rows]],
-        "clicked_item_id": pl.Series([world.items.ids[i] if i >= 0 else None for i in clicked], dtype=pl.String),
-        "timestamp": pl.Series(start[rows] - 800_000).cast(TIME),
-    }).sort("timestamp", "query_id")
+    return pl.DataFrame(
+        {
+            "query_id": [f"q{s}" for s in rows],
+            "text": pl.Series(texts, dtype=pl.String),
+            "user_id": [world.users.ids[u] for u in sessions.user[rows]],
+            "clicked_item_id": pl.Series([world.items.ids[i] if i >= 0 else None for i in clicked], dtype=pl.String),
+            "timestamp": pl.Series(start[rows] - 800_000).cast(TIME),
+        }
+    ).sort("timestamp", "query_id")

@@ -34,8 +34,18 @@ FACTORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "attributes": {
         "brand": (
-            "Alder & Finch", "Bramhall", "Corvina", "Dunmore", "Esker", "Fjordby",
-            "Galvane", "Hestia", "Ilmari", "Juniper Row", "Kestrel", "Lumen Hall",
+            "Alder & Finch",
+            "Bramhall",
+            "Corvina",
+            "Dunmore",
+            "Esker",
+            "Fjordby",
+            "Galvane",
+            "Hestia",
+            "Ilmari",
+            "Juniper Row",
+            "Kestrel",
+            "Lumen Hall",
         ),
         "price_band": ("budget", "everyday", "select", "premium"),
     },
@@ -45,7 +55,13 @@ PRESENT = {"text": 0.95, "image": 0.92, "audio": 0.55, "video": 0.12, "attribute
 """The share of items that have each modality."""
 
 STRENGTHS = {
-    "text": 1.5, "image": 1.5, "audio": 0.7, "video": 0.6, "attributes": 0.5, "collaborative": 0.8, "appeal": 0.6,
+    "text": 1.5,
+    "image": 1.5,
+    "audio": 0.7,
+    "video": 0.6,
+    "attributes": 0.5,
+    "collaborative": 0.8,
+    "appeal": 0.6,
 }
 """Standard deviation, in logits, of each part of the utility where it is present."""
 

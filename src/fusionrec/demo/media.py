@@ -32,7 +32,8 @@ def jobs(items: Items, seed: int) -> list[Job]:
     for row in range(len(items)):
         values = {
             name: options[items.factors[modality][name][row]]
-            for modality in KINDS for name, options in FACTORS[modality].items()
+            for modality in KINDS
+            for name, options in FACTORS[modality].items()
         }
         for kind in KINDS:
             name = path(items, kind, row)

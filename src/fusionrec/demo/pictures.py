@@ -18,9 +18,14 @@ from fusionrec.types import Float32
 
 SIZE, QUALITY = 224, 88
 HSV = {
-    "red": (0.985, 0.80, 0.78), "orange": (0.075, 0.86, 0.94), "yellow": (0.145, 0.78, 0.95),
-    "green": (0.37, 0.62, 0.55), "blue": (0.59, 0.72, 0.72), "purple": (0.77, 0.52, 0.60),
-    "ivory": (0.12, 0.12, 0.93), "charcoal": (0.60, 0.10, 0.22),
+    "red": (0.985, 0.80, 0.78),
+    "orange": (0.075, 0.86, 0.94),
+    "yellow": (0.145, 0.78, 0.95),
+    "green": (0.37, 0.62, 0.55),
+    "blue": (0.59, 0.72, 0.72),
+    "purple": (0.77, 0.52, 0.60),
+    "ivory": (0.12, 0.12, 0.93),
+    "charcoal": (0.60, 0.10, 0.22),
 }
 # Half-widths of bodies of revolution at heights v; -1 is the top.
 PROFILE = {
@@ -109,7 +114,12 @@ def _accent(colour: str, main: Float32) -> Float32:
 
 
 def _finish(
-    rng: np.random.Generator, kind: str, albedo: np.ndarray, u: np.ndarray, v: np.ndarray, normal: np.ndarray,
+    rng: np.random.Generator,
+    kind: str,
+    albedo: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    normal: np.ndarray,
     light: float,
 ) -> np.ndarray:
     """Shaded colour (S, S, 3) of the body under one light from the left (< 0) or the right."""

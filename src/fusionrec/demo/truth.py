@@ -59,7 +59,8 @@ def split(world: World, log: pl.DataFrame) -> Split:
     return Split(
         np.array([users[u] for u in pairs["user_id"]], np.int64),
         np.array([items[i] for i in pairs["item_id"]], np.int64),
-        time, np.digitize(day, [TRAIN_DAYS, VALID_DAYS]),
+        time,
+        np.digitize(day, [TRAIN_DAYS, VALID_DAYS]),
     )
 
 
@@ -114,7 +115,9 @@ def slices(world: World, pairs: Split) -> dict[str, tuple[Bool, Bool]]:
     warm: Bool = np.asarray(pairs.matrix((0,), shape).any(axis=0))
     everything = np.ones(shape[1], bool)
     return {
-        "all": (test, everything), "warm": (test & warm, everything), "cold": (test & ~warm, everything),
+        "all": (test, everything),
+        "warm": (test & warm, everything),
+        "cold": (test & ~warm, everything),
         "cold_only": (test & ~warm, ~warm),
     }
 
@@ -128,13 +131,22 @@ def ceiling(world: World, sessions: Sessions, log: pl.DataFrame) -> dict[str, An
     out: dict[str, Any] = {
         "label": "oracle",
         "protocol": {
-            "positives": {**dict.fromkeys(POSITIVE), "rating": 4.0}, "pairs": "unique, at the first positive event",
-            "split": "global time, UTC", "valid_from": TRAIN_DAYS + 1, "test_from": VALID_DAYS + 1,
-            "history": "train+valid", "candidates": "all items but the history",
-            "interval": f"95 %, {RESAMPLES} resamples of users", "cold": "no pair in train",
+            "positives": {**dict.fromkeys(POSITIVE), "rating": 4.0},
+            "pairs": "unique, at the first positive event",
+            "split": "global time, UTC",
+            "valid_from": TRAIN_DAYS + 1,
+            "test_from": VALID_DAYS + 1,
+            "history": "train+valid",
+            "candidates": "all items but the history",
+            "interval": f"95 %, {RESAMPLES} resamples of users",
+            "cold": "no pair in train",
         },
-        "pairs_digest": digest(world, pairs), "n_pairs": int(test.sum()), "n_users": len(np.unique(pairs.user[test])),
-        "scores": {}, "random": {}, "n": {},
+        "pairs_digest": digest(world, pairs),
+        "n_pairs": int(test.sum()),
+        "n_users": len(np.unique(pairs.user[test])),
+        "scores": {},
+        "random": {},
+        "n": {},
     }
     for name, (positives, candidates) in slices(world, pairs).items():
         if not positives.any():
@@ -159,9 +171,14 @@ def save(folder: Path, world: World, sessions: Sessions) -> None:
     """Write truth.npz (arrays) and truth.json (names and parameters) into an existing folder."""
     items, users = world.items, world.users
     arrays: dict[str, np.ndarray] = {
-        "utility": world.utility, "exposure_logits": behaviour.exposure_logits(world),
-        "examination": behaviour.EXAMINATION, "appeal": items.appeal, "item_latent": items.latent,
-        "user_latent": users.latent, "launch_day": items.launch, "category": items.category,
+        "utility": world.utility,
+        "exposure_logits": behaviour.exposure_logits(world),
+        "examination": behaviour.EXAMINATION,
+        "appeal": items.appeal,
+        "item_latent": items.latent,
+        "user_latent": users.latent,
+        "launch_day": items.launch,
+        "category": items.category,
         "first_day": users.first_day,
     }
     for modality, table in items.factors.items():
@@ -171,8 +188,12 @@ def save(folder: Path, world: World, sessions: Sessions) -> None:
             arrays[f"taste.{modality}.{factor}"] = users.tastes[modality][factor].astype(np.float32)
     np.savez(folder / "truth.npz", allow_pickle=False, **arrays)
     about: Mapping[str, Any] = {
-        "seed": world.seed, "strengths": dict(world.strengths), "item_ids": items.ids, "user_ids": users.ids,
-        "factors": FACTORS, "click": {"slope": behaviour.CLICK_SLOPE, "offset": sessions.click_offset},
+        "seed": world.seed,
+        "strengths": dict(world.strengths),
+        "item_ids": items.ids,
+        "user_ids": users.ids,
+        "factors": FACTORS,
+        "click": {"slope": behaviour.CLICK_SLOPE, "offset": sessions.click_offset},
         "slots": {"list": behaviour.SLOTS, "random": behaviour.RANDOM_SLOTS},
     }
     text = json.dumps(about, ensure_ascii=False, indent=1, sort_keys=True) + "\n"

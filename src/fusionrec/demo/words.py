@@ -13,18 +13,44 @@ from typing import Any
 import numpy as np
 
 NOUN = {
-    "vase": ("vase", "花瓶"), "mug": ("mug", "马克杯"), "lamp": ("lamp", "台灯"),
-    "tote": ("tote bag", "手提袋"), "bowl": ("bowl", "大碗"), "cushion": ("cushion", "靠垫"),
+    "vase": ("vase", "花瓶"),
+    "mug": ("mug", "马克杯"),
+    "lamp": ("lamp", "台灯"),
+    "tote": ("tote bag", "手提袋"),
+    "bowl": ("bowl", "大碗"),
+    "cushion": ("cushion", "靠垫"),
 }
 ADJECTIVE = (
-    ("small", "小巧的"), ("large", "大号的"), ("lightweight", "轻便的"), ("sturdy", "结实的"), ("simple", "简约的"),
-    ("classic", "经典的"), ("compact", "紧凑的"), ("generous", "大容量的"),
+    ("small", "小巧的"),
+    ("large", "大号的"),
+    ("lightweight", "轻便的"),
+    ("sturdy", "结实的"),
+    ("simple", "简约的"),
+    ("classic", "经典的"),
+    ("compact", "紧凑的"),
+    ("generous", "大容量的"),
 )
 TRADE_NAME = (
-    ("Arlo", "阿洛"), ("Bexley", "贝利"), ("Cato", "卡托"), ("Delphi", "德菲"), ("Elmo", "艾莫"), ("Fenn", "芬恩"),
-    ("Greta", "葛蕾"), ("Halden", "哈登"), ("Iris", "伊瑞"), ("Jovi", "乔维"), ("Kepler", "开普"), ("Lotta", "洛塔"),
-    ("Miro", "米罗"), ("Nell", "奈尔"), ("Otis", "奥蒂"), ("Petra", "佩特"), ("Quill", "奎尔"), ("Romy", "罗米"),
-    ("Sten", "斯坦"), ("Tilda", "蒂达"),
+    ("Arlo", "阿洛"),
+    ("Bexley", "贝利"),
+    ("Cato", "卡托"),
+    ("Delphi", "德菲"),
+    ("Elmo", "艾莫"),
+    ("Fenn", "芬恩"),
+    ("Greta", "葛蕾"),
+    ("Halden", "哈登"),
+    ("Iris", "伊瑞"),
+    ("Jovi", "乔维"),
+    ("Kepler", "开普"),
+    ("Lotta", "洛塔"),
+    ("Miro", "米罗"),
+    ("Nell", "奈尔"),
+    ("Otis", "奥蒂"),
+    ("Petra", "佩特"),
+    ("Quill", "奎尔"),
+    ("Romy", "罗米"),
+    ("Sten", "斯坦"),
+    ("Tilda", "蒂达"),
 )
 DETAIL = (
     (("with a linen trim", "finished with flax linen", "linen detail"), ("配亚麻边饰", "点缀亚麻", "亚麻细节")),
@@ -90,28 +116,55 @@ ORIGIN = {
 }
 VOICE = {
     "poetic": (
-        ("Like mist over a lake at dawn: {x}.", "A whisper of memory lives in it, {x}.",
-         "Where dusk gathers and dreams begin, {x}.", "As tender as the first snow, {x}."),
+        (
+            "Like mist over a lake at dawn: {x}.",
+            "A whisper of memory lives in it, {x}.",
+            "Where dusk gathers and dreams begin, {x}.",
+            "As tender as the first snow, {x}.",
+        ),
         ("如黎明湖上的薄雾，{x}。", "回忆在其中低语，{x}。", "暮色聚拢，梦由此起，{x}。", "温柔如初雪，{x}。"),
     ),
     "technical": (
-        ("Specification: {x}. Tolerance 0.2 mm.", "Product data: {x}. Tested to a load of 40 kg.",
-         "Technical sheet: {x}. Certified to ISO 9001.", "Measured parameters: {x}. Weight deviation under 3 %."),
-        ("规格：{x}。公差0.2毫米。", "产品参数：{x}。承重测试40公斤。", "技术说明：{x}。通过ISO 9001认证。",
-         "测量数据：{x}。重量偏差低于3%。"),
+        (
+            "Specification: {x}. Tolerance 0.2 mm.",
+            "Product data: {x}. Tested to a load of 40 kg.",
+            "Technical sheet: {x}. Certified to ISO 9001.",
+            "Measured parameters: {x}. Weight deviation under 3 %.",
+        ),
+        (
+            "规格：{x}。公差0.2毫米。",
+            "产品参数：{x}。承重测试40公斤。",
+            "技术说明：{x}。通过ISO 9001认证。",
+            "测量数据：{x}。重量偏差低于3%。",
+        ),
     ),
     "playful": (
-        ("Yippee! {x} - how much fun is that?", "Psst, hey you! {x}. Giggles guaranteed!",
-         "Ta-da! {x}. Come on, let's play!", "Boom! {x}, and a silly grin for free!"),
-        ("耶！{x}，是不是超好玩？", "嘿，说你呢！{x}，保证笑出声！", "当当当！{x}，快来一起玩！",
-         "哈哈！{x}，附赠傻笑一个！"),
+        (
+            "Yippee! {x} - how much fun is that?",
+            "Psst, hey you! {x}. Giggles guaranteed!",
+            "Ta-da! {x}. Come on, let's play!",
+            "Boom! {x}, and a silly grin for free!",
+        ),
+        (
+            "耶！{x}，是不是超好玩？",
+            "嘿，说你呢！{x}，保证笑出声！",
+            "当当当！{x}，快来一起玩！",
+            "哈哈！{x}，附赠傻笑一个！",
+        ),
     ),
     "luxury": (
-        ("An exclusive masterpiece: {x}, for the discerning few.", "Timeless prestige: {x}, in a numbered edition.",
-         "Exquisite elegance: {x}, reserved for connoisseurs.",
-         "The height of refinement: {x}, by private appointment."),
-        ("尊享杰作：{x}，只献给少数知音。", "永恒的尊贵：{x}，限量编号。", "极致优雅：{x}，专为鉴赏家珍藏。",
-         "臻于至善的品位：{x}，仅限私人预约。"),
+        (
+            "An exclusive masterpiece: {x}, for the discerning few.",
+            "Timeless prestige: {x}, in a numbered edition.",
+            "Exquisite elegance: {x}, reserved for connoisseurs.",
+            "The height of refinement: {x}, by private appointment.",
+        ),
+        (
+            "尊享杰作：{x}，只献给少数知音。",
+            "永恒的尊贵：{x}，限量编号。",
+            "极致优雅：{x}，专为鉴赏家珍藏。",
+            "臻于至善的品位：{x}，仅限私人预约。",
+        ),
     ),
 }
 BODY = (
@@ -147,7 +200,10 @@ def describe(
     adjective = ADJECTIVE[int(rng.integers(len(ADJECTIVE)))][language]
     trade = TRADE_NAME[int(rng.integers(len(TRADE_NAME)))][language]
     body = _one(rng, BODY[language]).format(
-        a=adjective, n=noun, o=_one(rng, OCCASION[occasion][language]), r=_one(rng, ORIGIN[origin][language]),
+        a=adjective,
+        n=noun,
+        o=_one(rng, OCCASION[occasion][language]),
+        r=_one(rng, ORIGIN[origin][language]),
         d=_one(rng, DETAIL[int(rng.integers(len(DETAIL)))][language]),
     )
     title = _one(rng, TITLE[language]).format(a=adjective, n=noun, t=trade)
@@ -165,7 +221,8 @@ def query(rng: np.random.Generator, language: int, wanted: Mapping[str, str]) ->
         template = QUERY[language][int(rng.integers(2))]
     return template.format(
         n=NOUN[wanted["category"]][language],
-        o=_one(rng, OCCASION[event][language]) if event else "", r=_one(rng, ORIGIN[place][language]) if place else "",
+        o=_one(rng, OCCASION[event][language]) if event else "",
+        r=_one(rng, ORIGIN[place][language]) if place else "",
     )
 
 

@@ -134,20 +134,30 @@ def _items(seed: int, n: int) -> Items:
     low, high = np.array(PRICE_BOUNDS)[factors["attributes"]["price_band"]].T
     price = np.round(low * (high / low) ** rng.random(n), 1) - 0.05
     return Items(
-        ids=tuple(f"AT-{k:04d}" for k in range(n)), factors=factors, present=present,
-        category=_balanced(rng, len(CATEGORIES), n), language=_balanced(rng, 2, n), launch=_launches(rng, n),
-        price=np.round(price, 2), in_stock=rng.random(n) < 0.96,
-        latent=rng.standard_normal((n, LATENT)), appeal=rng.standard_normal(n),
+        ids=tuple(f"AT-{k:04d}" for k in range(n)),
+        factors=factors,
+        present=present,
+        category=_balanced(rng, len(CATEGORIES), n),
+        language=_balanced(rng, 2, n),
+        launch=_launches(rng, n),
+        price=np.round(price, 2),
+        in_stock=rng.random(n) < 0.96,
+        latent=rng.standard_normal((n, LATENT)),
+        appeal=rng.standard_normal(n),
     )
 
 
 def _launches(rng: np.random.Generator, n: int) -> Int64:
     """Launch days: 60 % on day 1, 8 % over days 2-60, 16 % over days 71-78, 16 % over days 81-88."""
     late, trickle = round(0.16 * n), round(0.08 * n)
-    days = np.concatenate([
-        np.ones(n - 2 * late - trickle, np.int64), rng.integers(2, 61, trickle),
-        TRAIN_DAYS + 1 + np.arange(late) % 8, VALID_DAYS + 1 + np.arange(late) % 8,
-    ])
+    days = np.concatenate(
+        [
+            np.ones(n - 2 * late - trickle, np.int64),
+            rng.integers(2, 61, trickle),
+            TRAIN_DAYS + 1 + np.arange(late) % 8,
+            VALID_DAYS + 1 + np.arange(late) % 8,
+        ]
+    )
     return rng.permutation(days)
 
 
@@ -170,8 +180,13 @@ def _users(seed: int, n: int) -> Users:
     cold = kind >= 0.95
     first[cold] = rng.integers(TRAIN_DAYS + 1, VALID_DAYS + 6, int(cold.sum()))
     return Users(
-        ids=tuple(f"user{k:05d}@example.org" for k in range(n)), age=age, gender=gender,
-        region=rng.choice(len(REGIONS), n), language=rng.choice(2, n), first_day=first,
-        activity=np.exp(0.7 * rng.standard_normal(n) - 0.7**2 / 2), tastes=tastes,
+        ids=tuple(f"user{k:05d}@example.org" for k in range(n)),
+        age=age,
+        gender=gender,
+        region=rng.choice(len(REGIONS), n),
+        language=rng.choice(2, n),
+        first_day=first,
+        activity=np.exp(0.7 * rng.standard_normal(n) - 0.7**2 / 2),
+        tastes=tastes,
         latent=rng.standard_normal((n, LATENT)),
     )

@@ -29,7 +29,12 @@ def items_digest(ids: Iterable[str]) -> str:
 
 
 def write(
-    folder: Path, modality: str, kind: str, encoder: EncoderSpec, ids: Sequence[str], rows: ModalityRows,
+    folder: Path,
+    modality: str,
+    kind: str,
+    encoder: EncoderSpec,
+    ids: Sequence[str],
+    rows: ModalityRows,
     result: Embedded,
 ) -> None:
     """Fill ``folder``; the manifest comes last. ``content.npy`` (I, 32) uint8: the sha256 of each row's content."""
@@ -44,9 +49,16 @@ def write(
     _save(folder / "group.npy", rows.group)
     _save(folder / "content.npy", content)
     manifest = {
-        "format_version": 1, "modality": modality, "kind": kind, "encoder": encoder.model_dump(mode="json"),
-        "fingerprint": encoder.fingerprint(), "dim": int(result.vectors.shape[1]), "items_sha256": items_digest(ids),
-        "n_items": len(ids), "n_present": int(result.present.sum()), "group_names": list(rows.group_names),
+        "format_version": 1,
+        "modality": modality,
+        "kind": kind,
+        "encoder": encoder.model_dump(mode="json"),
+        "fingerprint": encoder.fingerprint(),
+        "dim": int(result.vectors.shape[1]),
+        "items_sha256": items_digest(ids),
+        "n_items": len(ids),
+        "n_present": int(result.present.sum()),
+        "group_names": list(rows.group_names),
         "files": {name: sha256_file(folder / name) for name in FILES},
     }
     write_bytes(folder / "manifest.json", to_json(manifest))

@@ -44,8 +44,13 @@ class Embedded:
 
 
 def embed(
-    modality: Modality, rows: ModalityRows, spec: EncoderSpec, store: Store, *,
-    progress: Progress = silent, out: Path | None = None,
+    modality: Modality,
+    rows: ModalityRows,
+    spec: EncoderSpec,
+    store: Store,
+    *,
+    progress: Progress = silent,
+    out: Path | None = None,
 ) -> Embedded:
     """Vectors of all rows of ``modality`` (whose ``rows`` this is), through ``store``.
 
@@ -67,7 +72,11 @@ def embed(
 
 
 def _encode(
-    modality: Modality, missing: Sequence[tuple[str, int]], spec: EncoderSpec, fingerprint: str, store: Store,
+    modality: Modality,
+    missing: Sequence[tuple[str, int]],
+    spec: EncoderSpec,
+    fingerprint: str,
+    store: Store,
     progress: Progress,
 ) -> dict[str, tuple[str, str]]:
     """Encode and store; returns content -> (code, message) of what could not be."""
@@ -141,8 +150,10 @@ def _collect(
     for positions, block in store.blocks(fingerprint, [rows.content[r] for r in chosen]):
         if vectors is None:
             shape = (n, block.shape[1])
-            vectors = np.zeros(shape, np.float32) if out is None else np.lib.format.open_memmap(
-                out, mode="w+", dtype=np.float32, shape=shape
+            vectors = (
+                np.zeros(shape, np.float32)
+                if out is None
+                else np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
             )
         vectors[wanted[positions]] = block
         present[wanted[positions]] = True

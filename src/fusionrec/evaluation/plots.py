@@ -28,8 +28,13 @@ def by_k(results: Sequence[Result], positives: sparse.csr_matrix, labels: Mappin
         ks = [k for k in CURVE if k <= lists.shape[1]]
         means = metrics.means(metrics.per_user(lists, positives, ks))
         rows += [
-            {"model": result.model, "label": labels[result.model], "k": k, "recall": number(means[f"recall@{k}"]),
-             "ndcg": number(means[f"ndcg@{k}"])}
+            {
+                "model": result.model,
+                "label": labels[result.model],
+                "k": k,
+                "recall": number(means[f"recall@{k}"]),
+                "ndcg": number(means[f"ndcg@{k}"]),
+            }
             for k in ks
         ]
     return rows
@@ -60,8 +65,12 @@ def exposure(
     for model, items in {"asked": positives.indices, **shown}.items():
         count = np.bincount(band[items], minlength=len(BANDS))
         rows += [
-            {"model": model, "label": labels.get(model, "what users took"), "band": name,
-             "share": number(count[i] / max(len(items), 1))}
+            {
+                "model": model,
+                "label": labels.get(model, "what users took"),
+                "band": name,
+                "share": number(count[i] / max(len(items), 1)),
+            }
             for i, name in enumerate(BANDS)
         ]
     return rows
@@ -70,9 +79,17 @@ def exposure(
 def knockouts(found: Sequence[KnockOut]) -> list[dict[str, Any]]:
     """One row for each masked modality and slice: the loss and its interval."""
     return [
-        {"modality": one.modality, "slice": part, "loss": number(loss.difference), "low": number(loss.low),
-         "high": number(loss.high), "full": number(one.full[part]), "masked": number(one.masked[part]), "n": loss.n,
-         "p": number(loss.p)}
+        {
+            "modality": one.modality,
+            "slice": part,
+            "loss": number(loss.difference),
+            "low": number(loss.low),
+            "high": number(loss.high),
+            "full": number(one.full[part]),
+            "masked": number(one.masked[part]),
+            "n": loss.n,
+            "p": number(loss.p),
+        }
         for one in found
         for part, loss in one.loss.items()
     ]

@@ -85,7 +85,10 @@ def take(requests: Requests, rows: Int64) -> Requests:
         return None if x is None else x[rows]
 
     return Requests(
-        requests.user[rows], requests.history[rows], pick(requests.seen), pick(requests.time),
+        requests.user[rows],
+        requests.history[rows],
+        pick(requests.seen),
+        pick(requests.time),
         pick(requests.history_time),
     )
 

@@ -10,8 +10,13 @@ from fusionrec.evaluation import charts, plots
 from fusionrec.evaluation.table import MAIN, columns_for, order
 
 SLICES = {
-    "all": "all", "warm": "items with history", "cold": "new items, among all", "cold_only": "new items, among new",
-    "cold_users": "new users", "activity_low": "users: short history", "activity_mid": "users: medium history",
+    "all": "all",
+    "warm": "items with history",
+    "cold": "new items, among all",
+    "cold_only": "new items, among new",
+    "cold_users": "new users",
+    "activity_low": "users: short history",
+    "activity_mid": "users: medium history",
     "activity_high": "users: long history",
 }
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
@@ -62,15 +67,24 @@ def render(story: Story) -> bytes:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(
-        loader=PackageLoader("fusionrec.evaluation", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=PackageLoader("fusionrec.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["n3"] = lambda x: "–" if x is None else f"{x:.3f}"
     environment.filters["p"] = lambda x: "–" if x is None else ("< 0.001" if x < 0.001 else f"{x:.3f}")
     environment.filters["thousands"] = lambda x: f"{x:,}".replace(",", "\u202f")
     context = {
-        "story": story, "headline": headline(story), "verdict": verdict(story), "rows": table_rows(story),
-        "plots": pictures(story), "slice_names": slice_names(story.table), "pretty": pretty, "cold": cold_rows(story),
+        "story": story,
+        "headline": headline(story),
+        "verdict": verdict(story),
+        "rows": table_rows(story),
+        "plots": pictures(story),
+        "slice_names": slice_names(story.table),
+        "pretty": pretty,
+        "cold": cold_rows(story),
     }
     page = environment.get_template("report.html").render(context)
     # A lone surrogate in a title cannot be encoded; it becomes a visible replacement, not an error.
@@ -97,7 +111,9 @@ def headline(story: Story) -> dict[str, Any]:
     floor = at(story, "popularity", "all", story.main_metric)
     ratio = story.tests["ceiling"].get("ratios", {}).get("all", {}).get(story.main_metric)
     return {
-        "main": main, "ratio": ratio, "note": story.tests["ceiling"]["note"],
+        "main": main,
+        "ratio": ratio,
+        "note": story.tests["ceiling"]["note"],
         "times": main["mean"] / floor["mean"] if main and floor and floor["mean"] > 0 else None,
         "cold": story.tests["cold_only"].get("ratio"),
     }
@@ -123,14 +139,20 @@ def table_rows(story: Story) -> dict[str, Any]:
     body = []
     for model in order(labels):
         cells = [found.get((model, part, metric)) for _, part, metric in columns]
-        body.append({
-            "label": labels[model], "main": model == MAIN, "bound": model in BOUNDS,
-            "cells": [
-                {"row": c if c and c["mean"] is not None else None,
-                 "best": bool(c and c["mean"] and model not in BOUNDS and c["mean"] == best[head])}
-                for c, (head, _, _) in zip(cells, columns, strict=True)
-            ],
-        })
+        body.append(
+            {
+                "label": labels[model],
+                "main": model == MAIN,
+                "bound": model in BOUNDS,
+                "cells": [
+                    {
+                        "row": c if c and c["mean"] is not None else None,
+                        "best": bool(c and c["mean"] and model not in BOUNDS and c["mean"] == best[head]),
+                    }
+                    for c, (head, _, _) in zip(cells, columns, strict=True)
+                ],
+            }
+        )
     return {"heads": [c[0] for c in columns], "body": body}
 
 
@@ -168,27 +190,34 @@ def pictures(story: Story) -> dict[str, str]:
     cold = story.tests["cold_only"]
     if cold.get("metric") and (rows := ranked("cold_only", cold["metric"])):
         out["cold"] = charts.with_intervals(
-            rows, f"{pretty(cold['metric'])}, new items only (dashed: random)", pretty(cold["metric"]), story.label,
+            rows,
+            f"{pretty(cold['metric'])}, new items only (dashed: random)",
+            pretty(cold["metric"]),
+            story.label,
             cold["random"],
         )
     if story.by_k:
         labels = list(dict.fromkeys(r["label"] for r in story.by_k))
         labels = [story.label, *(n for n in labels if n != story.label)]
         out["by_k"] = charts.lines(
-            [{"label": r["label"], "k": r["k"], "value": r["recall"]} for r in story.by_k], "Recall by list length",
-            "Recall@K", labels,
+            [{"label": r["label"], "k": r["k"], "value": r["recall"]} for r in story.by_k],
+            "Recall by list length",
+            "Recall@K",
+            labels,
         )
     if story.knockouts:
         out["knockout"] = charts.losses(
-            [{**bar({**r, "mean": r["loss"]}, r["modality"]), "part": SLICES.get(r["slice"], r["slice"])}
-             for r in story.knockouts if r["n"]],
-            f"{name} lost when a modality is masked", f"loss of {name} (95 % interval)",
+            [
+                {**bar({**r, "mean": r["loss"]}, r["modality"]), "part": SLICES.get(r["slice"], r["slice"])}
+                for r in story.knockouts
+                if r["n"]
+            ],
+            f"{name} lost when a modality is masked",
+            f"loss of {name} (95 % interval)",
         )
     if story.exposure:
         labels = list(dict.fromkeys(r["label"] for r in story.exposure))
-        out["exposure"] = charts.shares(
-            list(story.exposure), "Popularity of what is recommended", labels, plots.BANDS
-        )
+        out["exposure"] = charts.shares(list(story.exposure), "Popularity of what is recommended", labels, plots.BANDS)
     parts = [
         bar(row, words)
         for part, words in slice_names(story.table).items()

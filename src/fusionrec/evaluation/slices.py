@@ -57,8 +57,11 @@ def terciles(requests: Requests, among: Bool) -> dict[str, Bool]:
     """low, mid, high -> (B,) bool: thirds of the users ``among`` by history length, cut between different lengths."""
     length = np.diff(requests.history.indptr)
     low, high = np.quantile(length[among], [1 / 3, 2 / 3]) if among.any() else (0.0, 0.0)
-    return {"low": among & (length <= low), "mid": among & (length > low) & (length <= high),
-            "high": among & (length > high)}
+    return {
+        "low": among & (length <= low),
+        "mid": among & (length > low) & (length <= high),
+        "high": among & (length > high),
+    }
 
 
 def of_items(positives: sparse.csr_matrix, items: Bool) -> sparse.csr_matrix:

@@ -57,8 +57,14 @@ def row(
 ) -> dict[str, Any]:
     """One row of table.json; NaN becomes None."""
     return {
-        "model": model, "label": labels.get(model, model), "slice": part, "metric": metric, "n": n,
-        "mean": number(mean), "low": number(low), "high": number(high),
+        "model": model,
+        "label": labels.get(model, model),
+        "slice": part,
+        "metric": metric,
+        "n": n,
+        "mean": number(mean),
+        "low": number(low),
+        "high": number(high),
     }
 
 

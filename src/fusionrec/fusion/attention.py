@@ -35,10 +35,16 @@ class Attention(FusionSpec):
                 self.query, self.key = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
 
             def forward(self, x: dict[str, Tensor], mask: Tensor) -> Tensor:
-                v_BMD = torch.stack(
-                    [p(torch.where(mask[:, [c]], x[m], torch.zeros_like(x[m]))) for c, (m, p) in enumerate(zip(names, self.project, strict=True))],
-                    dim=1,
-                ) * mask[..., None]
+                v_BMD = (
+                    torch.stack(
+                        [
+                            p(torch.where(mask[:, [c]], x[m], torch.zeros_like(x[m])))
+                            for c, (m, p) in enumerate(zip(names, self.project, strict=True))
+                        ],
+                        dim=1,
+                    )
+                    * mask[..., None]
+                )
                 count = mask.sum(1, keepdim=True).clamp(min=1)
                 q_BD = self.query(v_BMD.sum(1) / count)
                 logits_BM = (self.key(v_BMD) * q_BD[:, None]).sum(-1) / width**0.5

@@ -31,7 +31,9 @@ class Concat(FusionSpec):
                 super().__init__()
                 self.dim = natural if dim is None else dim
                 self.project = None if dim is None else nn.Linear(natural, dim)
-                self.absent = None if dim is None else nn.ParameterList([nn.Parameter(torch.zeros(dims[m])) for m in names])
+                self.absent = (
+                    None if dim is None else nn.ParameterList([nn.Parameter(torch.zeros(dims[m])) for m in names])
+                )
 
             def forward(self, x: dict[str, Tensor], mask: Tensor) -> Tensor:
                 blocks = []

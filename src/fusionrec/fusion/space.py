@@ -40,7 +40,7 @@ class FeatureSpace:
         return {m: self._arrays[f"{m}/basis"].shape[1] for m in self.modalities}
 
     def fit(self, items: ItemSet, rows: Bool) -> FeatureSpace:
-        """Learn from the items where ``rows`` (I,) is true and the modality is present; falls back to all present rows."""
+        """Learn from the items where ``rows`` (I,) is true and the modality is present, or from all present ones."""
         for name in items.modalities:
             use = items.present[name] & rows
             if use.sum() < 2:

@@ -23,8 +23,13 @@ def resolve(root: Path, relative: str) -> Path:
     """
     pure = PurePosixPath(relative)
     if (
-        not relative or "\0" in relative or "\\" in relative or "://" in relative
-        or pure.is_absolute() or ".." in pure.parts or relative.startswith("~")
+        not relative
+        or "\0" in relative
+        or "\\" in relative
+        or "://" in relative
+        or pure.is_absolute()
+        or ".." in pure.parts
+        or relative.startswith("~")
     ):
         raise MediaError("unsafe_path", f"found {relative[:80]!r}, expected a path below the media folder")
     base = root.resolve()

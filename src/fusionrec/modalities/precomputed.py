@@ -1,10 +1,10 @@
 """Vectors that come with the catalogue, one per item id.
 
-    behaviour:
-      kind: precomputed
-      file: vectors.parquet        # columns item_id and vector
-      # or  file: vectors.npz      # arrays ids and vectors
-      # or  file: vectors.npy, ids: items.csv
+behaviour:
+  kind: precomputed
+  file: vectors.parquet        # columns item_id and vector
+  # or  file: vectors.npz      # arrays ids and vectors
+  # or  file: vectors.npy, ids: items.csv
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class Precomputed(ModalitySpec):
         if ending not in KINDS:
             raise ValueError(f"file must end in {', '.join(sorted(KINDS))}, found {self.file!r}")
         if (ending == ".npy") != (self.ids is not None):
-            raise ValueError("an .npy file needs 'ids': a .csv, .parquet or .npy file with the item id of each row; "
-                             "the other kinds carry their ids inside")
+            raise ValueError(
+                "an .npy file needs 'ids': a .csv, .parquet or .npy file with the item id of each row; "
+                "the other kinds carry their ids inside"
+            )
         return self
 
     def build(self) -> Modality:
@@ -131,8 +133,10 @@ def _column(path: Path, name: str) -> list[Any]:
     import polars as pl
 
     try:
-        frame = pl.read_parquet(path, glob=False) if path.suffix.lower() == ".parquet" else pl.read_csv(
-            path, infer_schema=False, glob=False
+        frame = (
+            pl.read_parquet(path, glob=False)
+            if path.suffix.lower() == ".parquet"
+            else pl.read_csv(path, infer_schema=False, glob=False)
         )
     except pl.exceptions.PolarsError as error:
         raise ValueError(f"{path.name}: {error}") from None

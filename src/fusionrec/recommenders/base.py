@@ -62,7 +62,7 @@ class Retriever(ABC):
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """The inverse of :meth:`arrays`."""
 
-    def _attached(self) -> None:
+    def _attached(self) -> None:  # noqa: B027  (most models have nothing to recompute)
         """Hook: recompute what depends on the attached catalogue (item vectors, id alignment)."""
 
     def vectors_item(self) -> Float32 | None:

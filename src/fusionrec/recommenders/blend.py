@@ -88,7 +88,13 @@ class BlendRetriever(Retriever):
         if not np.isfinite(a).all():
             choices = [(weight, new, offset) for new in NEW_WEIGHTS for offset in OFFSETS]
         self.weights = max(choices, key=quality)
-        watch(0, {**dict(zip(("weight", "new_weight", "offset"), self.weights, strict=True)), "valid_ndcg@20": quality(self.weights)})
+        watch(
+            0,
+            {
+                **dict(zip(("weight", "new_weight", "offset"), self.weights, strict=True)),
+                "valid_ndcg@20": quality(self.weights),
+            },
+        )
 
     def _attached(self) -> None:
         self.first.attach(self.items)

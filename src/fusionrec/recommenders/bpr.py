@@ -6,6 +6,7 @@ Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -56,7 +57,7 @@ class BPRRetriever(Retriever):
             negatives = sample_negatives(rng, users, x)
             for start in range(0, len(order), self.spec.training.batch):
                 b = order[start : start + self.spec.training.batch]
-                yield lambda b=b, negatives=negatives: _loss(module, users[b], positives[b], negatives[b])
+                yield partial(_loss, module, users[b], positives[b], negatives[b])
 
         def validate() -> float:
             self._take(module)

@@ -23,7 +23,8 @@ class EASE(RetrieverSpec):
 
     kind: Literal["ease"] = "ease"
     l2: tuple[float, ...] = Field(
-        (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0), min_length=1,
+        (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0),
+        min_length=1,
         description="ridge; of several values the one with the best validation NDCG@20 is kept",
     )
 

@@ -54,7 +54,9 @@ class ItemKNNRetriever(Retriever):
             columns.append(near[keep])
             values.append(value[keep])
         shape = (x.shape[1], x.shape[1])
-        self.weight = sparse.csr_matrix((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape)
+        self.weight = sparse.csr_matrix(
+            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape
+        )
         self.weight.sort_indices()
 
     def _score(self, requests: Requests) -> Float32:
@@ -65,8 +67,10 @@ class ItemKNNRetriever(Retriever):
     def arrays(self) -> dict[str, np.ndarray]:
         w = self.weight
         return {
-            "data": w.data.astype(np.float32), "indices": w.indices.astype(np.int32),
-            "indptr": w.indptr.astype(np.int64), "seen": self.seen,
+            "data": w.data.astype(np.float32),
+            "indices": w.indices.astype(np.int32),
+            "indptr": w.indptr.astype(np.int64),
+            "seen": self.seen,
         }
 
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:

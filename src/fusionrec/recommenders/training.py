@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fusionrec.recommenders.base import Watch
 from fusionrec.types import Spec
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -23,7 +23,9 @@ class Training(Spec):
     batch: PositiveInt = 256
     lr: PositiveFloat = 3e-3
     weight_decay: float = Field(1e-4, ge=0)
-    patience: NonNegativeInt = Field(8, description="epochs without a better validation value before it stops; 0: never")
+    patience: NonNegativeInt = Field(
+        8, description="epochs without a better validation value before it stops; 0: never"
+    )
 
 
 def train(
@@ -80,7 +82,11 @@ def load_state(module: nn.Module, arrays: dict[str, np.ndarray], prefix: str) ->
     """The inverse of :func:`state_arrays`; shapes must agree."""
     import torch
 
-    own = {k.removeprefix(f"{prefix}/"): torch.from_numpy(np.array(v)) for k, v in arrays.items() if k.startswith(f"{prefix}/")}
+    own = {
+        k.removeprefix(f"{prefix}/"): torch.from_numpy(np.array(v))
+        for k, v in arrays.items()
+        if k.startswith(f"{prefix}/")
+    }
     module.load_state_dict(own, strict=True)
 
 

@@ -14,6 +14,7 @@ Liang et al., "Variational autoencoders for collaborative filtering", WWW 2018, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -39,7 +40,9 @@ class TwoTower(RetrieverSpec):
     dim: PositiveInt = 64
     width: PositiveInt = Field(200, description="whitened components kept of each modality")
     dropout: float = Field(0.1, ge=0, lt=1)
-    modality_dropout: float = Field(0.1, ge=0, lt=1, description="chance that a modality of an item is hidden in a step")
+    modality_dropout: float = Field(
+        0.1, ge=0, lt=1, description="chance that a modality of an item is hidden in a step"
+    )
     softmax_items: PositiveInt = Field(8192, description="largest number of items in one softmax")
     training: Training = Training(epochs=100, patience=10)
 
@@ -77,7 +80,7 @@ class TwoTowerRetriever(Retriever):
             order = rng.permutation(users)
             for start in range(0, len(order), self.spec.training.batch):
                 rows = order[start : start + self.spec.training.batch]
-                yield lambda rows=rows: self._loss(x, rows, tensors, mask, rng)
+                yield partial(self._loss, x, rows, tensors, mask, rng)
 
         def validate() -> float:
             self._attached()
@@ -128,9 +131,7 @@ class TwoTowerRetriever(Retriever):
         features, mask = self.space.apply(self.items)
         self.net.eval()
         with torch.no_grad():
-            item, past = self.net.towers(
-                {m: torch.from_numpy(v) for m, v in features.items()}, torch.from_numpy(mask)
-            )
+            item, past = self.net.towers({m: torch.from_numpy(v) for m, v in features.items()}, torch.from_numpy(mask))
             bias = self.net.bias.numpy()
         mean = float(bias[self.touched].mean()) if self.touched.any() else 0.0
         rows = np.where(self.known, self.fit_row, 0)
@@ -190,7 +191,10 @@ def _network(spec: TwoTower, fusion: FusionSpec, dims: dict[str, int], n_items: 
             count = np.maximum(np.bincount(owner, minlength=n), 1)
             offsets = np.searchsorted(owner, np.arange(n))
             total = nn.functional.embedding_bag(
-                torch.from_numpy(np.asarray(items, np.int64)), past, torch.from_numpy(offsets.astype(np.int64)), mode="sum"
+                torch.from_numpy(np.asarray(items, np.int64)),
+                past,
+                torch.from_numpy(offsets.astype(np.int64)),
+                mode="sum",
             )
             return total / torch.from_numpy(np.sqrt(count).astype(np.float32))[:, None] + self.nobody
 

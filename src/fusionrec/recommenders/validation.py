@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import sparse
 
 from fusionrec.evaluation.metrics import per_user
 from fusionrec.types import Interactions, Requests
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 MAX_USERS = 5000  # validation is repeated every epoch; more users than this do not change a choice
 
 
-def validation_requests(train: Interactions, valid: Interactions, seed: int = 0) -> tuple[Requests, object]:
+def validation_requests(train: Interactions, valid: Interactions, seed: int = 0) -> tuple[Requests, sparse.csr_matrix]:
     """Requests of the users with a validation positive (history: train), and their positives (B, I) CSR.
 
     Positives that are also in the history are dropped: they are masked, so nobody could recommend them.
@@ -50,6 +51,7 @@ def validation_by_group(retriever: Retriever, train: Interactions, valid: Intera
     total = weight = 0.0
     for group in (known, ~known):
         asked = positives.multiply(group[None, :]).tocsr()
+        asked.eliminate_zeros()  # the product keeps masked entries as explicit zeros
         if asked.nnz:
             items, _ = retriever.recommend(requests, k, candidates=group)
             total += asked.nnz * float(np.nanmean(per_user(items, asked, (k,))[f"ndcg@{k}"]))

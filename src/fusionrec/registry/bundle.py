@@ -45,8 +45,19 @@ if TYPE_CHECKING:
     from fusionrec.recommenders.recommender import Recommender
 
 __all__ = [
-    "Bundle", "Catalogue", "LoadedModel", "bundle_digest", "load_bundle", "load_catalogue", "load_model", "pair_hashes",
-    "read_bundle_json", "save_bundle", "save_model", "user_hashes", "verify_bundle",
+    "Bundle",
+    "Catalogue",
+    "LoadedModel",
+    "bundle_digest",
+    "load_bundle",
+    "load_catalogue",
+    "load_model",
+    "pair_hashes",
+    "read_bundle_json",
+    "save_bundle",
+    "save_model",
+    "user_hashes",
+    "verify_bundle",
 ]
 
 PAIRS = "train_pairs.safetensors"
@@ -140,9 +151,12 @@ def save_bundle(
     ``temporal``: every pair of the test split is later than every pair that the fit saw.
     """
     trained_model = load_model(model)
-    pairs = arrays_to_bytes({
-        "pairs": np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM])), "users": user_hashes(users),
-    })
+    pairs = arrays_to_bytes(
+        {
+            "pairs": np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM])),
+            "users": user_hashes(users),
+        }
+    )
 
     with fresh_folder(folder) as target:
         shutil.copytree(model, target / "model")
@@ -151,13 +165,19 @@ def save_bundle(
             Columns.USER, Columns.TIME, Columns.ITEM, nulls_last=True
         )
         people = seal(
-            target / "users", {"histories.parquet": _parquet(ordered)},
+            target / "users",
+            {"histories.parquet": _parquet(ordered)},
             {"n_users": ordered[Columns.USER].n_unique(), "n_pairs": ordered.height},
         )
         write_bytes(target / PAIRS, pairs)
         about = {
-            "format_version": FORMAT_VERSION, "model": trained_model.digest, "catalogue": catalogue, "users": people,
-            "bundle": bundle_digest(trained_model.digest, catalogue), "metrics": dict(metrics), "temporal": temporal,
+            "format_version": FORMAT_VERSION,
+            "model": trained_model.digest,
+            "catalogue": catalogue,
+            "users": people,
+            "bundle": bundle_digest(trained_model.digest, catalogue),
+            "metrics": dict(metrics),
+            "temporal": temporal,
             "files": {PAIRS: sha256_file(target / PAIRS)},
         }
         write_bytes(target / BUNDLE, to_json({**about, "digest": digest_of(about)}))
@@ -181,9 +201,11 @@ def save_catalogue(folder: Path, table: pl.DataFrame, items: ItemSet, fingerprin
         group = items.group.get(name)
         arrays[f"group/{name}"] = np.zeros(len(items), np.int16) if group is None else np.asarray(group, np.int16)
     return seal(
-        folder, {"items.parquet": _parquet(ordered), "features.safetensors": arrays_to_bytes(arrays)},
+        folder,
+        {"items.parquet": _parquet(ordered), "features.safetensors": arrays_to_bytes(arrays)},
         {
-            "n_items": len(items), "items_sha256": ids_sha256(items.ids),
+            "n_items": len(items),
+            "items_sha256": ids_sha256(items.ids),
             "modalities": {name: {"fingerprint": fingerprints[name]} for name in items.modalities},
         },
     )

@@ -86,8 +86,11 @@ def common_set(data: split.SplitData, bundles: Sequence[Bundle]) -> CommonSet:
     kept = np.sort(hashes[~seen])
     digest = hashlib.sha256(kept.astype("<u8").tobytes()).hexdigest()
     return CommonSet(
-        replace(data, frames={**data.frames, "test": test}), "time" if by_time else "unseen",
-        start.isoformat() if start is not None else None, test.height, digest,
+        replace(data, frames={**data.frames, "test": test}),
+        "time" if by_time else "unseen",
+        start.isoformat() if start is not None else None,
+        test.height,
+        digest,
     )
 
 
@@ -146,7 +149,9 @@ def judge(
 ) -> dict[str, Any]:
     """The findings as plain JSON: ``verdict`` passed or refused, ``reasons``, and the numbers behind them."""
     found: dict[str, Any] = {
-        "metric": f"{rules.metric}@{rules.k}", "alpha": rules.alpha, "opponent": opponent.name,
+        "metric": f"{rules.metric}@{rules.k}",
+        "alpha": rules.alpha,
+        "opponent": opponent.name,
         "window": {"kind": common.kind, "after": common.start, "pairs": common.pairs, "digest": common.digest},
     }
     if common.pairs < rules.min_pairs:
@@ -159,7 +164,8 @@ def judge(
         return found | {"verdict": "refused", "reasons": broken}
     cold = np.bincount(common.data.train.item, minlength=len(items)) == 0
     parts = [
-        part for part in slices.build(asked.requests, asked.positives, cold, items.present)
+        part
+        for part in slices.build(asked.requests, asked.positives, cold, items.present)
         if part.name == "all" or part.name.startswith(FLOORED)
     ]
     ours, theirs = (
@@ -192,9 +198,16 @@ def _compare(challenger: Result, opponent: Result, metric: str, rules: Rules) ->
                 f"({n} users)"
             )
     return {
-        "verdict": "refused" if reasons else "passed", "reasons": reasons, "p": round(test.p, 6),
-        "difference": round(test.difference, 6), "low": _number(test.low), "high": _number(test.high), "users": users,
-        "challenger_mean": round(ours, 6), "opponent_mean": round(theirs, 6), "slices": table,
+        "verdict": "refused" if reasons else "passed",
+        "reasons": reasons,
+        "p": round(test.p, 6),
+        "difference": round(test.difference, 6),
+        "low": _number(test.low),
+        "high": _number(test.high),
+        "users": users,
+        "challenger_mean": round(ours, 6),
+        "opponent_mean": round(theirs, 6),
+        "slices": table,
     }
 
 

@@ -99,9 +99,12 @@ def download(home: Path, registered: Registered, target: Path) -> Path:
         import mlflow
 
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(
-                artifact_uri=f"models:/{registered.name}/{registered.version}/artifacts/bundle", dst_path=str(target)
-            ))
+            folder = Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"models:/{registered.name}/{registered.version}/artifacts/bundle",
+                    dst_path=str(target),
+                )
+            )
         except (MlflowException, OSError) as error:
             if tracking.explain(error, where) is not None and not isinstance(error, FileNotFoundError):
                 raise
@@ -124,9 +127,7 @@ def set_tags(home: Path, registered: Registered, tags: Mapping[str, str], alias:
             client.set_registered_model_alias(registered.name, alias, str(registered.version))
 
 
-def _get(
-    client: Any, where: tracking.Location, name: str, version: int | None, alias: str | None
-) -> Registered | None:
+def _get(client: Any, where: tracking.Location, name: str, version: int | None, alias: str | None) -> Registered | None:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -151,8 +152,10 @@ def _find(client: Any, where: tracking.Location, name: str, digest: str) -> Regi
 
 
 def _seen(version: Any, where: tracking.Location, created: bool = False) -> Registered:
-    link = f"{where.shown}/#/models/{version.name}/versions/{version.version}" if where.is_server else (
-        f"models:/{version.name}/{version.version}"
+    link = (
+        f"{where.shown}/#/models/{version.name}/versions/{version.version}"
+        if where.is_server
+        else (f"models:/{version.name}/{version.version}")
     )
     return Registered(
         version.name, int(version.version), version.run_id, created, link, dict(version.tags), tuple(version.aliases)
@@ -205,22 +208,29 @@ def _log(client: Any, run_id: str, entry: Entry) -> None:
         step = int(row.get("step", row.get("epoch", 0)))
         metrics += [
             Metric(f"curve/{safe_name(k)}", float(v), now, step)
-            for k, v in row.items() if k not in ("step", "epoch") and isfinite(float(v))
+            for k, v in row.items()
+            if k not in ("step", "epoch") and isfinite(float(v))
         ]
     for start in range(0, len(params), 100):
         client.log_batch(run_id, params=params[start : start + 100])
     for start in range(0, len(metrics), 1000):
         client.log_batch(run_id, metrics=metrics[start : start + 1000])
-    client.log_inputs(run_id, [
-        DatasetInput(
-            Logged(
-                name=d.name, digest=d.digest[:36], source_type="local", source=json.dumps({"uri": d.path}),
-                profile=json.dumps({"num_rows": d.rows}),
-            ),
-            [InputTag("mlflow.data.context", d.context), InputTag(f"digest.{d.kind}", d.digest)],
-        )
-        for d in entry.datasets
-    ])
+    client.log_inputs(
+        run_id,
+        [
+            DatasetInput(
+                Logged(
+                    name=d.name,
+                    digest=d.digest[:36],
+                    source_type="local",
+                    source=json.dumps({"uri": d.path}),
+                    profile=json.dumps({"num_rows": d.rows}),
+                ),
+                [InputTag("mlflow.data.context", d.context), InputTag(f"digest.{d.kind}", d.digest)],
+            )
+            for d in entry.datasets
+        ],
+    )
     for target, path in entry.artifacts.items():
         if path.is_dir():
             client.log_artifacts(run_id, str(path), target)
@@ -252,8 +262,11 @@ def _log_model(client: Any, run_id: str, name: str, tags: Mapping[str, str], ent
             shutil.copy(entry.bundle / part, public / part)
         with mlflow.start_run(run_id=run_id):
             info = mlflow.pyfunc.log_model(
-                name="recommender", python_model=str(Path(__file__).with_name("pyfunc_model.py")),
-                artifacts={"bundle": str(public)}, signature=signature, pip_requirements=requirements(),
+                name="recommender",
+                python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+                artifacts={"bundle": str(public)},
+                signature=signature,
+                pip_requirements=requirements(),
                 input_example=pd.DataFrame({"history": [entry.example]}),
             )
     try:
@@ -309,7 +322,12 @@ def git_commit(project: Path) -> str:
     """The commit of the project, "unknown" outside git."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, timeout=10, check=True,  # noqa: S607
+            ["git", "rev-parse", "HEAD"],  # noqa: S607  (whichever git the user has)
+            cwd=project,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,  # noqa: S607
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
     except (OSError, subprocess.SubprocessError):

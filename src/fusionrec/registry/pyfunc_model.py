@@ -29,9 +29,7 @@ class BundleModel(PythonModel):
         self.row = {item: row for row, item in enumerate(self.bundle.catalogue.items.ids)}
         self.user_row = {int(value): row for row, value in enumerate(self.bundle.users)}
 
-    def predict(
-        self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> pd.DataFrame:
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         from fusionrec.registry.bundle import user_hashes
         from fusionrec.types import Requests
 
@@ -49,13 +47,15 @@ class BundleModel(PythonModel):
         requests = Requests(np.array([self.user_row.get(int(key), -1) for key in keys], np.int64), history)
         items, scores = self.recommender.retriever.recommend(requests, k)
         ids = self.bundle.catalogue.items.ids
-        return pd.DataFrame({
-            "items": [json.dumps([ids[i] for i in row if i >= 0], ensure_ascii=False) for row in items],
-            "scores": [
-                json.dumps([round(float(s), 6) for s, i in zip(line, row, strict=True) if i >= 0])
-                for line, row in zip(scores, items, strict=True)
-            ],
-        })
+        return pd.DataFrame(
+            {
+                "items": [json.dumps([ids[i] for i in row if i >= 0], ensure_ascii=False) for row in items],
+                "scores": [
+                    json.dumps([round(float(s), 6) for s, i in zip(line, row, strict=True) if i >= 0])
+                    for line, row in zip(scores, items, strict=True)
+                ],
+            }
+        )
 
     def _rows(self, text: Any) -> list[int]:
         """Sorted distinct catalogue rows of a history; items that left the catalogue are passed over."""

@@ -19,9 +19,12 @@ from fusionrec.errors import ConfigError, FusionrecError, Unavailable
 
 _FORCED = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "1", "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
 _BOUNDS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "GIT_PYTHON_REFRESH": "quiet", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _PROBE_SECONDS = 5.0
 
@@ -118,10 +121,19 @@ def explain(error: Exception, where: Location) -> FusionrecError | None:
         )
     if isinstance(error, (RequestException, SQLAlchemyError, ConnectionError, TimeoutError)) or (
         isinstance(error, MlflowException)
-        and any(sign in text for sign in (
-            "API request to", "Max retries", "timed out", "Connection", "OperationalError", "database is locked",
-            "readonly database", "unable to open database",
-        ))
+        and any(
+            sign in text
+            for sign in (
+                "API request to",
+                "Max retries",
+                "timed out",
+                "Connection",
+                "OperationalError",
+                "database is locked",
+                "readonly database",
+                "unable to open database",
+            )
+        )
     ):
         return unavailable(where, (text.splitlines() or [type(error).__name__])[0][:200])
     return None

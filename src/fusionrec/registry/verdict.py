@@ -31,7 +31,9 @@ def record(home: Path, registered: Registered, verdict: Mapping[str, Any]) -> Pa
     write_bytes(path, to_json({"verdict": verdict, "signature": signature}))
     passed = verdict["verdict"] == "passed"
     mlflow_store.set_tags(
-        home, registered, {"verdict": text, "signature": signature, "gate": str(verdict["verdict"])},
+        home,
+        registered,
+        {"verdict": text, "signature": signature, "gate": str(verdict["verdict"])},
         alias=CHAMPION if passed else None,
     )
     return path

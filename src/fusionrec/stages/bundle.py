@@ -28,7 +28,8 @@ def run(params: Params, paths: Paths) -> Report:
     items = embeddings.load(paths, names) if names else ItemSet(ids=data.items)
     seen = pl.concat([data.frames["train"], data.frames["valid"]])
     digest = save_bundle(
-        paths.bundle, paths.model,
+        paths.bundle,
+        paths.model,
         table=tables.read(paths, "items"),
         items=items,
         fingerprints={name: embeddings.describe(paths, name)["fingerprint"] for name in names},
@@ -40,8 +41,10 @@ def run(params: Params, paths: Paths) -> Report:
     )
     size = sum(file.stat().st_size for file in paths.bundle.rglob("*") if file.is_file())
     return Report(
-        "bundle", counts={"items": len(items), "users": len(data.users), "bytes": size},
-        seconds={"bundle": time.monotonic() - start}, links={"bundle": "data/bundle"},
+        "bundle",
+        counts={"items": len(items), "users": len(data.users), "bytes": size},
+        seconds={"bundle": time.monotonic() - start},
+        links={"bundle": "data/bundle"},
         notes=[f"bundle digest {digest}"],
     )
 

@@ -48,13 +48,19 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
             result = embed(source, rows, spec.encoder, store, progress=progress, out=folder / "vectors.npy")
         if not result.present.any():
             codes = Counter(code for code, _ in result.failed.values()).most_common()
-            raise DataRejected(f"modality {modality}: not one of {len(result.failed)} items could be read: "
-                               + ", ".join(f"{code} ({n})" for code, n in codes))
+            raise DataRejected(
+                f"modality {modality}: not one of {len(result.failed)} items could be read: "
+                + ", ".join(f"{code} ({n})" for code, n in codes)
+            )
         base.write(folder, modality, spec.kind, spec.encoder, ids, rows, result)
     report.seconds["encode"] = time.monotonic() - start - report.seconds["read"]
     report.counts |= {
-        "items": len(ids), "present": int(result.present.sum()), "encoded": result.encoded, "reused": result.reused,
-        "failed": len(result.failed), "dim": int(result.vectors.shape[1]),
+        "items": len(ids),
+        "present": int(result.present.sum()),
+        "encoded": result.encoded,
+        "reused": result.reused,
+        "failed": len(result.failed),
+        "dim": int(result.vectors.shape[1]),
     }
     report.table = [
         {"item_id": ids[r], "code": code, "found": message[:120]}

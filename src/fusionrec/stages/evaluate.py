@@ -50,8 +50,13 @@ def run(params: Params, paths: Paths) -> Report:
     clock.lap(told, "rank")
     main = models[table.MAIN]
     knocked = knock_out(
-        main.retriever, asked.requests, [p for p in parts if p.name in KNOCKOUT_SLICES], results[table.MAIN], metric,
-        repeats=spec.bootstrap, seed=spec.seed,
+        main.retriever,
+        asked.requests,
+        [p for p in parts if p.name in KNOCKOUT_SLICES],
+        results[table.MAIN],
+        metric,
+        repeats=spec.bootstrap,
+        seed=spec.seed,
     )
     clock.lap(told, "knock-out")
 
@@ -66,12 +71,27 @@ def run(params: Params, paths: Paths) -> Report:
         "popularity": plots.exposure(list(results.values()), asked.positives, train_count, labels, spec.main_k),
     }
     shown = samples.draw(
-        asked.requests, asked.positives, results[table.MAIN].lists["all"], train_count == 0, data.items,
-        about_items(paths), media_root(params, paths), spec.samples, spec.seed,
+        asked.requests,
+        asked.positives,
+        results[table.MAIN].lists["all"],
+        train_count == 0,
+        data.items,
+        about_items(paths),
+        media_root(params, paths),
+        spec.samples,
+        spec.seed,
     )
     story = report.Story(
-        labels[table.MAIN], main.modalities, metric, facts(params, data, asked), rows, tests,
-        by_k=drawn["recall_by_k"], exposure=drawn["popularity"], knockouts=drawn["knockout"], samples=shown,
+        labels[table.MAIN],
+        main.modalities,
+        metric,
+        facts(params, data, asked),
+        rows,
+        tests,
+        by_k=drawn["recall_by_k"],
+        exposure=drawn["popularity"],
+        knockouts=drawn["knockout"],
+        samples=shown,
     )
     page = report.render(story)
     clock.lap(told, "report")
@@ -79,7 +99,10 @@ def run(params: Params, paths: Paths) -> Report:
     clock.lap(told, "write")
 
     told.counts |= {
-        "users": len(asked.users), "pairs": tests["n_pairs"], "items": len(items), "models": len(results),
+        "users": len(asked.users),
+        "pairs": tests["n_pairs"],
+        "items": len(items),
+        "models": len(results),
         "cold_items": int((train_count == 0).sum()),
     }
     told.table = [dict(row) for row in table.rows_for_people(rows)]
@@ -107,7 +130,10 @@ def statistics(
         *table.long_rows(list(results.values()), labels, repeats, seed),
     ]
     return rows, {
-        "main_metric": metric, "n_users": len(asked.users), "n_pairs": len(item), "pairs_digest": digest,
+        "main_metric": metric,
+        "n_users": len(asked.users),
+        "n_pairs": len(item),
+        "pairs_digest": digest,
         "comparisons": comparisons.against_others(results, labels, metric, repeats, seed),
         "best_single": comparisons.best_single(results, metric),
         "cold_only": comparisons.cold_only(results, labels, chance[f"recall@{COLD_K}"], COLD_K, repeats, seed),
@@ -164,8 +190,11 @@ def facts(params: Params, data: split.SplitData, asked: split.Asked) -> dict[str
     """The sizes and the protocol, for the report."""
     spec, kind = params.evaluate, params.split.kind.replace("_", " ")
     return {
-        "train": len(data.train), "users": len(data.users), "n_items": len(data.items),
-        "pairs": data.frames["test"].height, "asked": len(asked.users),
+        "train": len(data.train),
+        "users": len(data.users),
+        "n_items": len(data.items),
+        "pairs": data.frames["test"].height,
+        "asked": len(asked.users),
         "cold_items": len(data.items) - len(np.unique(data.train.item)),
         "protocol": {
             "split": kind,
@@ -185,12 +214,14 @@ def per_user(results: Sequence[Result], users: Sequence[str]) -> pl.DataFrame:
         for part, values in result.values.items():
             keep = np.flatnonzero(~np.isnan(next(iter(values.values()))))
             frames.append(
-                pl.DataFrame({
-                    "model": pl.Series([result.model] * len(keep), dtype=pl.String),
-                    "user": pl.Series([users[int(i)] for i in keep], dtype=pl.String),
-                    "slice": pl.Series([part] * len(keep), dtype=pl.String),
-                    **{name: pl.Series(v[keep], dtype=pl.Float64) for name, v in values.items()},
-                })
+                pl.DataFrame(
+                    {
+                        "model": pl.Series([result.model] * len(keep), dtype=pl.String),
+                        "user": pl.Series([users[int(i)] for i in keep], dtype=pl.String),
+                        "slice": pl.Series([part] * len(keep), dtype=pl.String),
+                        **{name: pl.Series(v[keep], dtype=pl.Float64) for name, v in values.items()},
+                    }
+                )
             )
     return pl.concat(frames)
 

@@ -46,7 +46,9 @@ def run(params: Params, paths: Paths, version: int | None = None) -> Report:
             bundles[champion.version] = _fetch(paths, champion, Path(folder) / "champion")
         found = _judge(params, paths, challenger, champion, bundles)
     verdict = found | {
-        "format_version": 1, "name": name, "version": challenger.version,
+        "format_version": 1,
+        "name": name,
+        "version": challenger.version,
         "challenger": challenger.tags["bundle_digest"],
         "champion": champion.tags["bundle_digest"] if champion is not None else None,
     }
@@ -77,9 +79,14 @@ def _judge(
 ) -> dict[str, Any]:
     spec, rule = params.evaluate, params.registry.promotion
     rules = gate.Rules(
-        metric=spec.main_metric, k=spec.main_k, alpha=rule.alpha, min_pairs=rule.min_pairs,
-        slice_floor=rule.slice_floor, history=("train", "valid") if spec.history == "train+valid" else ("train",),
-        repeats=spec.bootstrap, seed=spec.seed,
+        metric=spec.main_metric,
+        k=spec.main_k,
+        alpha=rule.alpha,
+        min_pairs=rule.min_pairs,
+        slice_floor=rule.slice_floor,
+        history=("train", "valid") if spec.history == "train+valid" else ("train",),
+        repeats=spec.bootstrap,
+        seed=spec.seed,
     )
     data = split.load(paths, ("train", "valid", "test"))
     names = tuple(sorted(params.modalities))
@@ -109,6 +116,9 @@ def _trained_on(data: split.SplitData, bundle: Bundle) -> bool:
 
 def _report(challenger: Registered, notes: list[str], start: float, links: dict[str, str]) -> Report:
     return Report(
-        "promote", counts={"version": challenger.version}, seconds={"promote": time.monotonic() - start},
-        links={"version": challenger.link, **links}, notes=notes,
+        "promote",
+        counts={"version": challenger.version},
+        seconds={"promote": time.monotonic() - start},
+        links={"version": challenger.link, **links},
+        notes=notes,
     )

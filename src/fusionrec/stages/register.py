@@ -39,8 +39,10 @@ def run(params: Params, paths: Paths) -> Report:
         links["report"] = "data/evaluation/report.html"
     state = "registered" if found.created else "already registered"
     return Report(
-        "register", counts={"version": found.version, "created": int(found.created)},
-        seconds={"register": time.monotonic() - start}, links=links,
+        "register",
+        counts={"version": found.version, "created": int(found.created)},
+        seconds={"register": time.monotonic() - start},
+        links=links,
         notes=[f"{state}: {name} version {found.version} (bundle {about['bundle'][:12]})"],
     )
 
@@ -52,22 +54,32 @@ def gather(params: Params, paths: Paths, about: dict[str, Any]) -> mlflow_store.
     sets = datasets(paths)
     table = _json(paths.evaluation / "table.json") or []
     card = model_card(
-        manifest, about, name=params.registry.name, rows=table,
+        manifest,
+        about,
+        name=params.registry.name,
+        rows=table,
         sizes={d.context: f"{d.rows} pairs, {d.kind} {d.digest}" for d in sets},
         protocol={
-            "split": params.split.kind, "ranking": "every item is scored for every user; no sampled negatives",
+            "split": params.split.kind,
+            "ranking": "every item is scored for every user; no sampled negatives",
             "history": params.evaluate.history,
         },
     )
     fit_ids = json.loads((paths.bundle / "model" / "fit_ids.json").read_text("utf-8"))
     return mlflow_store.Entry(
-        bundle=paths.bundle, params=resolved, metrics=_json(paths.evaluation / "metrics.json") or {}, datasets=sets,
+        bundle=paths.bundle,
+        params=resolved,
+        metrics=_json(paths.evaluation / "metrics.json") or {},
+        datasets=sets,
         artifacts={
-            "": paths.evaluation / "report.html", "plots": paths.evaluation / "plots",
-            "table": paths.evaluation / "table.json", "tests": paths.evaluation / "tests.json",
+            "": paths.evaluation / "report.html",
+            "plots": paths.evaluation / "plots",
+            "table": paths.evaluation / "table.json",
+            "tests": paths.evaluation / "tests.json",
             "knockout": paths.evaluation / "knockout.json",
         },
-        texts={"model_card.md": card}, curve=curve(paths.bundle / "model" / "curve.csv"),
+        texts={"model_card.md": card},
+        curve=curve(paths.bundle / "model" / "curve.csv"),
         tags={
             "git_commit": mlflow_store.git_commit(paths.project),
             "data_version": hashlib.sha256("\n".join(f"{d.name} {d.digest}" for d in sets).encode()).hexdigest()[:16],

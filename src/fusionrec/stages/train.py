@@ -22,11 +22,15 @@ def run(params: Params, paths: Paths) -> Report:
     if items.ids != data.items:
         raise ValueError("the embeddings and the splits speak of different items: run `dvc repro`")
     report.counts |= {
-        "users": data.train.n_users, "items": len(items), "train": len(data.train), "valid": len(data.valid)
+        "users": data.train.n_users,
+        "items": len(items),
+        "train": len(data.train),
+        "valid": len(data.valid),
     }
 
     def one(folder, spec: RetrieverSpec, label: str, use: ItemSet) -> None:  # type: ignore[no-untyped-def]
-        start, curve = time.monotonic(), []
+        start = time.monotonic()
+        curve: list[dict[str, float]] = []
 
         def watch(epoch: int, values: Mapping[str, float]) -> None:
             curve.append({"step": len(curve), "epoch": epoch, **values})
@@ -34,17 +38,24 @@ def run(params: Params, paths: Paths) -> Report:
         retriever = spec.build(params.train.fusion)
         retriever.fit(data.train, data.valid, use, seed=params.train.seed, watch=watch)
         bundle.save_model(
-            folder, retriever,
+            folder,
+            retriever,
             spec={"retriever": spec.model_dump(mode="json"), "fusion": params.train.fusion.model_dump(mode="json")},
             label=label,
             modalities={m: embeddings.describe(paths, m) for m in use.modalities},
-            seed=params.train.seed, train_end=data.train_end, curve=curve,
+            seed=params.train.seed,
+            train_end=data.train_end,
+            curve=curve,
         )
         report.seconds[label] = time.monotonic() - start
         valid = [c["valid_ndcg@20"] for c in curve if "valid_ndcg@20" in c]
         report.table.append(
-            {"model": label, "epochs": len(curve), "valid NDCG@20": round(max(valid), 4) if valid else None,
-             "seconds": round(report.seconds[label], 1)}
+            {
+                "model": label,
+                "epochs": len(curve),
+                "valid NDCG@20": round(max(valid), 4) if valid else None,
+                "seconds": round(report.seconds[label], 1),
+            }
         )
 
     one(paths.model, params.train.retriever, params.train.retriever.kind, items)
