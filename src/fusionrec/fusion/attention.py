@@ -32,6 +32,8 @@ class Attention(FusionSpec):
                 super().__init__()
                 self.dim = width
                 self.project = nn.ModuleList([nn.Linear(dims[m], width) for m in names])
+                for p in self.project:
+                    nn.init.orthogonal_(p.weight)  # distances survive until learning changes them
                 self.query, self.key = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
 
             def forward(self, x: dict[str, Tensor], mask: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ class Concat(FusionSpec):
                 super().__init__()
                 self.dim = natural if dim is None else dim
                 self.project = None if dim is None else nn.Linear(natural, dim)
+                if self.project is not None:
+                    nn.init.orthogonal_(self.project.weight)  # distances survive until learning changes them
                 self.absent = (
                     None if dim is None else nn.ParameterList([nn.Parameter(torch.zeros(dims[m])) for m in names])
                 )

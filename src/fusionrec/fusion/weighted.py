@@ -38,6 +38,8 @@ class Weighted(FusionSpec):
                 super().__init__()
                 self.dim = width
                 self.project = nn.ModuleList([nn.Linear(dims[m], width) for m in names])
+                for p in self.project:
+                    nn.init.orthogonal_(p.weight)  # distances survive until learning changes them
                 if fixed is None:
                     self.logits = nn.Parameter(torch.zeros(len(names)))
                 else:

@@ -39,12 +39,13 @@ class TwoTower(RetrieverSpec):
     kind: Literal["two_tower"] = "two_tower"
     dim: PositiveInt = 64
     width: PositiveInt = Field(200, description="whitened components kept of each modality")
+    rank: PositiveInt = Field(64, description="directions of taste kept of each modality, at most")
     dropout: float = Field(0.1, ge=0, lt=1)
     modality_dropout: float = Field(
         0.1, ge=0, lt=1, description="chance that a modality of an item is hidden in a step"
     )
     softmax_items: PositiveInt = Field(8192, description="largest number of items in one softmax")
-    training: Training = Training(epochs=100, patience=10)
+    training: Training = Training(epochs=80, lr=6e-3, patience=12)
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
         return TwoTowerRetriever(self, fusion or Concat())
@@ -68,7 +69,7 @@ class TwoTowerRetriever(Retriever):
         rng = np.random.default_rng(seed)
         x = train_set.matrix()
         self.touched = np.asarray(x.sum(0)).ravel() > 0
-        self.space = FeatureSpace(self.spec.width).fit(items, self.touched)
+        self.space = FeatureSpace(self.spec.width).fit(items, self.touched).focus(items, train_set, self.spec.rank, seed)
         features, mask = self.space.apply(items)
         tensors = {m: torch.from_numpy(v) for m, v in features.items()}
         self.net = _network(self.spec, self.fusion, self.space.dims, x.shape[1])
@@ -174,7 +175,10 @@ def _network(spec: TwoTower, fusion: FusionSpec, dims: dict[str, int], n_items: 
             super().__init__()
             self.fuse = fusion.build(dims, spec.dim) if dims else None
             width = self.fuse.dim if self.fuse else 1
-            self.item, self.past = nn.Linear(width, spec.dim, bias=False), nn.Linear(width, spec.dim, bias=False)
+            self.item, self.past = (nn.Linear(width, spec.dim, bias=False) for _ in range(2))
+            # Both towers start as the same map: like goes with like is a good first guess, and learning departs from it.
+            nn.init.eye_(self.item.weight)
+            nn.init.eye_(self.past.weight)
             self.drop = nn.Dropout(spec.dropout)
             self.nobody = nn.Parameter(torch.zeros(spec.dim))  # the user without history
             self.bias = nn.Parameter(torch.zeros(n_items))

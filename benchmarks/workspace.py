@@ -1,0 +1,53 @@
+"""A throw-away project for a benchmark: the committed files of this repository, its own data, a shared embedding store."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDED = ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore", "recipes", "src", "data/embeddings/.gitkeep", ".dvc/config")
+
+
+def make(folder: Path, home: Path) -> dict[str, str]:
+    """Lay out a project at ``folder`` whose private state is ``home``; returns the environment for :func:`run`."""
+    for name in NEEDED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    environment = {**os.environ, "FUSIONREC_HOME": str(home), "DVC_SITE_CACHE_DIR": str(home / "dvc-site")}
+    environment |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+    run(folder, environment, "dvc", "config", "core.no_scm", "true")
+    return environment
+
+
+def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
+    """`python -m ...` in the project; raises with the end of its output."""
+    done = subprocess.run(  # noqa: S603  (our own interpreter and arguments)
+        [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+    return done.stdout + done.stderr
+
+
+def about() -> dict[str, Any]:
+    """The machine and the commit, for the head of a results file."""
+    git = shutil.which("git") or "git"
+    commit = subprocess.run(  # noqa: S603
+        [git, "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    return {
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "bf16": "avx512_bf16" in flags},
+        "commit": commit,
+        "command": f"python benchmarks/{Path(sys.argv[0]).name}",
+    }
