@@ -1,4 +1,4 @@
-"""A throw-away project for a benchmark: the committed files of this repository, its own data, a shared embedding store."""
+"""A throw-away project for a benchmark: this repository's files, its own data, a shared embedding store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("dvc.yaml", "params.yaml", "requirements.lock", ".dvcignore", "recipes", "src", "data/embeddings/.gitkeep", ".dvc/config")
+NEEDED = (
+    "dvc.yaml",
+    "params.yaml",
+    "requirements.lock",
+    ".dvcignore",
+    "recipes",
+    "src",
+    "data/embeddings/.gitkeep",
+    ".dvc/config",
+)
 
 
 def make(folder: Path, home: Path) -> dict[str, str]:
@@ -24,7 +33,7 @@ def make(folder: Path, home: Path) -> dict[str, str]:
         else:
             shutil.copyfile(source, target)
     environment = {**os.environ, "FUSIONREC_HOME": str(home), "DVC_SITE_CACHE_DIR": str(home / "dvc-site")}
-    environment |= {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+    environment |= {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
     run(folder, environment, "dvc", "config", "core.no_scm", "true")
     return environment
 
@@ -35,7 +44,9 @@ def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
         [sys.executable, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}")
+        raise RuntimeError(
+            f"{' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
+        )
     return done.stdout + done.stderr
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from fusionrec.types import Bool, Float32, Interactions, ItemSet
 
 MIN_GROUP = 20  # a smaller group is standardised with the statistics of all rows
-SHUFFLES = 5
+SHUFFLES = 20  # a modality without taste keeps a direction with a chance of about 1 in 21
+TOO_FEW = 8  # components kept of each modality where the log is too short to tell any direction from chance
 MAX_USERS = 50_000  # more users do not change the directions
 RIDGE = 0.05  # share of the largest variance added to each: the last components are mostly noise
 
@@ -79,15 +80,15 @@ class FeatureSpace:
         of a single item is memorised). Directions count only if their eigenvalue passes the largest one found when the
         vectors are dealt to the items at random (parallel analysis, Horn 1965, doi:10.1007/BF02289447); each is scaled
         by the fourth root of its eigenvalue. A modality that says nothing about what people touch together keeps no
-        direction and leaves the space. At most ``rank`` directions a modality are kept.
+        direction and leaves the space (unless that befalls all of them). At most ``rank`` directions each are kept.
         """
         rng = np.random.default_rng(seed)
         vectors, mask = self.apply(items)
         together = CoOccurrence(train)
+        turns = {}
         for column, name in enumerate(self.modalities):
             rows = np.flatnonzero(mask[:, column] & together.touched)
             f = vectors[name].astype(np.float64)
-            f[~mask[:, column]] = 0.0
             chance = 0.0
             for _ in range(SHUFFLES):
                 dealt = np.zeros_like(f)
@@ -95,21 +96,28 @@ class FeatureSpace:
                 chance = max(chance, float(np.linalg.eigvalsh(together.between(dealt))[-1]))
             value, direction = np.linalg.eigh(together.between(f))
             keep = np.flatnonzero(value > chance)[-rank:][::-1]
-            if len(keep) == 0:
+            turn = direction[:, keep]
+            if len(keep):
+                turn = turn * np.sign(
+                    turn[np.abs(turn).argmax(0), np.arange(len(keep))]
+                )  # a function of the data alone
+            turns[name] = turn * value[keep] ** 0.25
+        if not any(t.shape[1] for t in turns.values()):
+            turns = {m: np.eye(d)[:, : min(TOO_FEW, rank)] for m, d in self.dims.items()}
+        for name, turn in turns.items():
+            if turn.shape[1] == 0:
                 for part in ("groups", "mean", "scale", "centre", "basis"):
                     del self._arrays[f"{name}/{part}"]
-                continue
-            turn = direction[:, keep] * np.sign(direction[np.abs(direction[:, keep]).argmax(0), keep])
-            turn = turn * value[keep] ** 0.25
-            self._arrays[f"{name}/basis"] = (self._arrays[f"{name}/basis"] @ turn).astype(np.float32)
+            else:
+                self._arrays[f"{name}/basis"] = (self._arrays[f"{name}/basis"] @ turn).astype(np.float32)
         self._level()
         return self
 
     def _level(self) -> None:
-        """One factor for all modalities, so that the strongest direction has deviation 1 (their proportions stay)."""
-        norms = [float(np.linalg.norm(self._arrays[f"{m}/basis"], axis=0).max()) for m in self.modalities]
+        """One factor for all modalities, so that the strongest direction has deviation near 1 (proportions stay)."""
+        sizes = [float(np.linalg.norm(self._arrays[f"{m}/basis"], axis=0).max()) for m in self.modalities]
         for m in self.modalities:
-            self._arrays[f"{m}/basis"] = (self._arrays[f"{m}/basis"] / max(norms)).astype(np.float32)
+            self._arrays[f"{m}/basis"] = (self._arrays[f"{m}/basis"] / max(sizes)).astype(np.float32)
 
     def _standardise(self, name: str, x: Float32, group: np.ndarray) -> Float32:
         groups = self._arrays[f"{name}/groups"]

@@ -69,7 +69,9 @@ class TwoTowerRetriever(Retriever):
         rng = np.random.default_rng(seed)
         x = train_set.matrix()
         self.touched = np.asarray(x.sum(0)).ravel() > 0
-        self.space = FeatureSpace(self.spec.width).fit(items, self.touched).focus(items, train_set, self.spec.rank, seed)
+        self.space = (
+            FeatureSpace(self.spec.width).fit(items, self.touched).focus(items, train_set, self.spec.rank, seed)
+        )
         features, mask = self.space.apply(items)
         tensors = {m: torch.from_numpy(v) for m, v in features.items()}
         self.net = _network(self.spec, self.fusion, self.space.dims, x.shape[1])
@@ -176,7 +178,7 @@ def _network(spec: TwoTower, fusion: FusionSpec, dims: dict[str, int], n_items: 
             self.fuse = fusion.build(dims, spec.dim) if dims else None
             width = self.fuse.dim if self.fuse else 1
             self.item, self.past = (nn.Linear(width, spec.dim, bias=False) for _ in range(2))
-            # Both towers start as the same map: like goes with like is a good first guess, and learning departs from it.
+            # Both towers start as one map: like goes with like is a good first guess, and learning departs from it.
             nn.init.eye_(self.item.weight)
             nn.init.eye_(self.past.weight)
             self.drop = nn.Dropout(spec.dropout)
