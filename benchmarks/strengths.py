@@ -1,9 +1,9 @@
 """Does the knock-out tell the truth? The demo with a modality's taste turned off must show no loss without it.
 
-Four catalogues: default strengths, text 0, image 0, all content 0. For each the same pipeline, and the loss in
-NDCG@20 when a modality is masked in evaluation, and the paired tests of the fused model. Conditions: with a modality's
-strength 0 the upper 95 % bound of its loss is below a fifth of its loss at default strength; with all at 0 the fused model
-does not beat EASE (one-sided p >= .05). About 8 minutes.
+Four catalogues: default strengths, text 0, image 0, all content 0. For each the same pipeline, then the loss in
+NDCG@20 when a modality is masked in evaluation, and the paired tests of the fused model. Conditions: with a
+modality's strength 0 the upper 95 % bound of its loss is below a fifth of its loss at default strength; with all at 0
+the fused model does not beat EASE (one-sided p >= .05). About 8 minutes.
 """
 
 from __future__ import annotations
@@ -51,15 +51,15 @@ def main() -> None:
     for modality in ("text", "image"):
         bound = 0.2 * by_case["default"]["knockout"][modality]["loss"]
         high = by_case[f"{modality}=0"]["knockout"].get(modality, {"high": 0.0})["high"]
-        checks.append({"check": f"{modality}=0: loss at most", "found": high, "bound": bound, "pass": high < bound})
+        name = f"{modality}=0: loss at most"
+        checks.append({"check": name, "found": high, "bound": bound, "pass": high < bound})
     p = by_case["all=0"]["against"]["ease"]["p"]
     checks.append({"check": "all=0: fused against EASE, p", "found": p, "bound": 0.05, "pass": p >= 0.05})
     result = {**about(), "rows": rows, "checks": checks}
     (ROOT / "benchmarks/results/strengths.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     for check in checks:
-        print(
-            f"{'pass' if check['pass'] else 'MISS'}  {check['check']}: {check['found']:.5f} (bound {check['bound']:.5f})"
-        )
+        verdict = "pass" if check["pass"] else "MISS"
+        print(f"{verdict}  {check['check']}: {check['found']:.5f} (bound {check['bound']:.5f})")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def make(folder: Path, home: Path) -> dict[str, str]:
         else:
             shutil.copyfile(source, target)
     environment = {**os.environ, "FUSIONREC_HOME": str(home), "DVC_SITE_CACHE_DIR": str(home / "dvc-site")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # DVC runs `python`
     environment |= {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
     run(folder, environment, "dvc", "config", "core.no_scm", "true")
     return environment

@@ -64,7 +64,8 @@ def _table(rows: list[dict[str, Any]], title: str = "") -> None:
         table.add_row(
             *("" if v is None else f"{v:,.2f}" if isinstance(v, float) else escape(str(v)) for v in row.values())
         )
-    Console(highlight=False).print(table)
+    # a file or a pipe has no width of its own: 80 columns would fold every cell of a wide table
+    Console(highlight=False, width=None if sys.stdout.isatty() else 240).print(table)
 
 
 @app.command()
@@ -260,7 +261,9 @@ def verify() -> None:
 
 
 @app.command()
-def table() -> None:
+def table(
+    markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table, for documents")] = False,
+) -> None:
     """Print the results of the last evaluation."""
     import json
 
@@ -270,7 +273,11 @@ def table() -> None:
     path = _paths().evaluation / "table.json"
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run `fusionrec repro` first")
-    _table([dict(row) for row in results.rows_for_people(json.loads(path.read_text(encoding="utf-8")))])
+    rows = results.rows_for_people(json.loads(path.read_text(encoding="utf-8")))
+    if markdown:
+        _say(results.markdown(rows).rstrip())
+    else:
+        _table([dict(row) for row in rows])
 
 
 @config_app.command("show")

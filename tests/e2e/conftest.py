@@ -31,6 +31,7 @@ class Project:
         self.folder = folder
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("FUSIONREC_", "MLFLOW_TRACKING", "PREFECT_"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DVC_SITE_CACHE_DIR": str(folder / ".fusionrec" / "dvc-site"),
             "DVC_NO_ANALYTICS": "1",
             "DO_NOT_TRACK": "1",

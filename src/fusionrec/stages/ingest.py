@@ -7,6 +7,8 @@ import time
 from fusionrec.config import Params
 from fusionrec.data import media, tables
 from fusionrec.data.ingest import canonical
+from fusionrec.embeddings import base as embeddings
+from fusionrec.embeddings.store import Store
 from fusionrec.paths import Paths
 from fusionrec.privacy import pseudonyms
 from fusionrec.types import Report
@@ -15,6 +17,10 @@ from fusionrec.types import Report
 def run(params: Params, paths: Paths) -> Report:
     """Raises DataRejected where the source cannot be read or nothing usable is in it."""
     started = time.monotonic()
+    # After `dvc pull` the vectors are here, the store is empty. DVC deletes data/embeddings/<modality> before it runs
+    # that stage, so the store is filled now, and only what is new is encoded.
+    store = Store(paths.store)
+    seeded = sum(embeddings.seed(paths, f.parent.name, store) for f in sorted(paths.embeddings.glob("*/manifest.json")))
     raw = params.source.build(paths.project).read()
     read = time.monotonic()
     with media.hashes(paths, raw.media_root) as memory:
@@ -22,6 +28,8 @@ def run(params: Params, paths: Paths) -> Report:
     cleaned = time.monotonic()
     names = tables.write(paths, result)
     counts: dict[str, int | float] = {f"{t}_{k}": v for t, account in result.ledger.items() for k, v in account.items()}
+    if seeded:
+        counts["vectors_restored"] = seeded
     counts |= {"partitions": len(names), "media_read": memory.fresh}
     return Report(
         "ingest",

@@ -201,7 +201,7 @@ def show(report: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
     facts = Table(
         title=f"{report['stage']}  {report['seconds'].get('total', 0):.1f} s", title_justify="left", show_header=False
     )
