@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from workspace import ROOT, about, make, run
+from workspace import make, run, write
 
 CASES: dict[str, tuple[str, ...]] = {
     "default": (),
@@ -55,8 +55,7 @@ def main() -> None:
         checks.append({"check": name, "found": high, "bound": bound, "pass": high < bound})
     p = by_case["all=0"]["against"]["ease"]["p"]
     checks.append({"check": "all=0: fused against EASE, p", "found": p, "bound": 0.05, "pass": p >= 0.05})
-    result = {**about(), "rows": rows, "checks": checks}
-    (ROOT / "benchmarks/results/strengths.json").write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    write("strengths", {"rows": rows, "checks": checks})
     for check in checks:
         verdict = "pass" if check["pass"] else "MISS"
         print(f"{verdict}  {check['check']}: {check['found']:.5f} (bound {check['bound']:.5f})")

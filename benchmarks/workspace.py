@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -49,6 +50,35 @@ def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
             f"{' '.join(arguments)} ended with {done.returncode}:\n{(done.stdout + done.stderr)[-4000:]}"
         )
     return done.stdout + done.stderr
+
+
+def timed(folder: Path, environment: dict[str, str], *arguments: str) -> tuple[float, float]:
+    """-> (wall seconds, peak resident GiB of the largest process below it) of a command."""
+    import resource
+    import time
+
+    start = time.monotonic()
+    run(folder, environment, *arguments)
+    return time.monotonic() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+
+
+def results(folder: Path, home: Path) -> dict[str, Any]:
+    """What the last evaluation in a workspace found, and what each stage took."""
+    read = folder / "data" / "evaluation"
+    reports = {p.stem: json.loads(p.read_text()) for p in sorted((home / "reports").glob("*.json"))}
+    return {
+        "table": json.loads((read / "table.json").read_text()),
+        "tests": json.loads((read / "tests.json").read_text()),
+        "knockout": json.loads((read / "knockout.json").read_text())["modalities"],
+        "counts": {k: v["counts"] for k, v in reports.items()},
+        "seconds": {k: round(v["seconds"].get("total", 0.0), 1) for k, v in reports.items()},
+    }
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    """benchmarks/results/<name>.json"""
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    path.write_text(json.dumps({**about(), **content}, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def about() -> dict[str, Any]:

@@ -40,7 +40,7 @@ def versions(project: Project) -> list[dict[str, str]]:
 
 def test_the_pipeline_ends_with_a_table_and_a_registered_challenger(demo: Project) -> None:
     rows = json.loads((demo.folder / "data/evaluation/table.json").read_text())
-    assert {"popularity", "ease", "only-text", "only-image", "blend"} <= {r["model"] for r in rows}
+    assert {"popularity", "ease", "only-text", "only-image", "model"} <= {r["model"] for r in rows}
     assert any("oracle" in r["model"] for r in rows), "the demo's ceiling is missing"
     assert all(0 <= r["low"] <= r["mean"] <= r["high"] <= 1 for r in rows if r["n"])
     report = (demo.folder / "data/evaluation/report.html").read_text()
@@ -150,7 +150,7 @@ def test_one_item_and_ten_events_encode_one_item_and_change_eleven_partitions(de
     ]
     assert 1 <= len(partitions) <= 11, partitions
     encoded = {
-        m: json.loads((project.folder / f".fusionrec/reports/embed-{m}.json").read_text())["counts"]["encoded"]
+        m: json.loads((project.folder / f".fusionrec/reports/embed@{m}.json").read_text())["counts"]["encoded"]
         for m in ("text", "image")
     }
     assert encoded == {"text": 1, "image": 0}
