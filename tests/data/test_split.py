@@ -232,24 +232,26 @@ def test_requests(empty: Project) -> None:
     data = _written(empty)
     at = {i: n for n, i in enumerate(data.items)}
     asked = split.requests(data, "test", history=("train", "valid"))
-    assert asked.users == ["u", "w", "x"]
-    assert asked.requests.user.tolist() == [0, -1, -1]
+    assert sorted(asked.users) == ["u", "w", "x"]
+    order = [asked.users.index(user) for user in ("u", "w", "x")]  # users stand in hash order
+    assert asked.requests.user[order].tolist() == [0, -1, -1]
     assert asked.positives.shape == asked.requests.history.shape == (3, 5)
 
     def cells(matrix: Any) -> list[set[int]]:
-        return [set(matrix.indices[a:b].tolist()) for a, b in zip(matrix.indptr, matrix.indptr[1:], strict=False)]
+        rows = [set(matrix.indices[a:b].tolist()) for a, b in zip(matrix.indptr, matrix.indptr[1:], strict=False)]
+        return [rows[at] for at in order]
 
     assert cells(asked.positives) == [{at["d"]}, {at["b"]}, {at["d"]}]
     assert cells(asked.requests.history) == [{at["a"], at["b"], at["c"]}, {at["a"]}, set()]
     assert asked.requests.history.dtype == np.float32
     assert asked.requests.time is not None
-    assert asked.requests.time.tolist() == [
+    assert asked.requests.time[order].tolist() == [
         int((DAY + timedelta(days=d, hours=3)).timestamp() * 1e6) for d in (10, 11, 12)
     ]
     stamps = asked.requests.history_time
     assert stamps is not None
     assert np.array_equal(stamps.indices, asked.requests.history.indices)
-    assert stamps[0, at["c"]] == int((DAY + timedelta(days=5, hours=3)).timestamp() * 1e6)
+    assert stamps[order[0], at["c"]] == int((DAY + timedelta(days=5, hours=3)).timestamp() * 1e6)
     assert stamps.max() < asked.requests.time.min()
     assert cells(split.requests(data, "test").requests.history) == [{at["a"], at["b"]}, set(), set()]
     with pytest.raises(ValueError, match="its own history"):
@@ -310,3 +312,12 @@ def test_cold_items_of_a_random_split_never_meet_train_and_stay_when_data_grows(
     assert {1, 2} == set(only["place"].list.first())
     more = pl.concat([log, pl.DataFrame({"user_id": ["new"] * 50, "item_id": [f"i{i}" for i in range(50)]})])
     assert spec.place(more, None).head(log.height).to_list() == place.to_list()
+
+
+def test_the_order_of_users_is_a_function_of_what_they_did_not_of_their_names() -> None:
+    rows = [("p", "a", 1), ("p", "b", 2), ("q", "a", 3), ("r", "c", 4)]
+    frame = pairs(rows)
+    renamed = pairs([({"p": "z", "q": "m", "r": "b"}[u], i, d) for u, i, d in rows])
+    back = {"z": "p", "m": "q", "b": "r"}
+    assert [back[u] for u in split.ordered_users(renamed)] == split.ordered_users(frame)
+    assert split.ordered_users(frame.reverse()) == split.ordered_users(frame)

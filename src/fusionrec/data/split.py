@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,8 +107,8 @@ def write(paths: Paths, splits: Splits) -> None:
 class SplitData:
     """Splits in index form.
 
-    ``items``: I ids in canonical order; ``users``: U pseudonyms with a row in train, sorted; ``frames``: the loaded
-    splits as ``user_id, item_id, timestamp``. :attr:`train`, :attr:`valid` and :attr:`test` share one index space of U
+    ``items``: I ids in canonical order; ``users``: U pseudonyms with a row in train, in the order of
+    :func:`ordered_users`; ``frames``: the loaded splits as ``user_id, item_id, timestamp``. :attr:`train`, :attr:`valid` and :attr:`test` share one index space of U
     users and I items: rows of users that train does not know are left out there (:func:`requests` keeps them)."""
 
     items: tuple[str, ...]
@@ -173,6 +174,24 @@ def _positions(values: pl.Series, names: Sequence[str]) -> np.ndarray:
     return joined["row"].fill_null(-1).to_numpy().astype(np.int64)
 
 
+def ordered_users(frame: pl.DataFrame) -> list[str]:
+    """The users of a split, ordered by the hash of what they did and only then by their pseudonym.
+
+    The pseudonym depends on this project's key. An order that does not lets two projects with the same log train the
+    same model, to the last bit.
+    """
+    when = pl.col(C.TIME).cast(pl.Int64).cast(pl.String).fill_null("")
+    did = (
+        frame.select(C.USER, line=pl.concat_str([when, pl.col(C.ITEM)], separator=" "))
+        .sort(C.USER, "line")
+        .group_by(C.USER, maintain_order=True)
+        .agg(pl.col("line").str.join("\n"))
+    )
+    return [
+        user for _, user in sorted((hashlib.sha256(text.encode()).digest(), user) for user, text in did.iter_rows())
+    ]
+
+
 def load(paths: Paths, names: Sequence[str] = ("train", "valid")) -> SplitData:
     """Read items, train and the named splits; no other file is opened. Raises DataRejected where one is missing."""
     frames = {}
@@ -182,7 +201,7 @@ def load(paths: Paths, names: Sequence[str] = ("train", "valid")) -> SplitData:
             raise DataRejected(f"data/splits/{name}.parquet is missing: run the stage split first")
         frames[name] = pl.read_parquet(path, glob=False)
     items = frames.pop("items")
-    return SplitData(tuple(items[C.ITEM].to_list()), tuple(frames["train"][C.USER].unique().sort().to_list()), frames)
+    return SplitData(tuple(items[C.ITEM].to_list()), tuple(ordered_users(frames["train"])), frames)
 
 
 def summary(paths: Paths) -> dict[str, Any]:
@@ -192,8 +211,8 @@ def summary(paths: Paths) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Asked:
-    """``users``: B pseudonyms, sorted; ``requests``: B requests; ``positives``: (B, I) float32 CSR, what the split
-    holds."""
+    """``users``: B pseudonyms in the order of :func:`ordered_users`; ``requests``: B requests; ``positives``: (B, I)
+    float32 CSR, what the split holds."""
 
     users: list[str]
     requests: Requests
@@ -209,7 +228,7 @@ def requests(data: SplitData, split: str, history: Sequence[str] = ("train",)) -
     if split in history:
         raise ValueError(f"the split {split!r} cannot be its own history")
     target = data._frame(split)
-    users = target[C.USER].unique().sort().to_list()
+    users = ordered_users(target)
     past = pl.concat([data._frame(name) for name in history]) if history else target.clear()
     past = past.filter(pl.col(C.USER).is_in(pl.Series(users, dtype=pl.String).implode()))
     positives, target_time = _matrix(data, target, users)

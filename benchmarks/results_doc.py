@@ -1,0 +1,134 @@
+"""Writes docs/results.md and the README's table from benchmarks/results/*.json. Every figure there has its command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fusionrec.evaluation.table import markdown, rows_for_people
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def read(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def source(found: dict[str, Any]) -> str:
+    cores, commit = found["machine"].get("cores") or found["machine"]["cpus"], found["commit"][:9]
+    return f"*`{found['command']}` on {cores} cores without GPU, commit {commit}; 95 % intervals by user bootstrap.*\n"
+
+
+def quality(found: dict[str, Any]) -> list[str]:
+    """The table, the paired tests, cold items against random, and the knock-out."""
+    tests = found["tests"]
+    out = [markdown(rows_for_people(found["table"])), source(found)]
+    ratios = tests["ceiling"].get("ratios")
+    if ratios:
+        r = ratios["all"]["ndcg@20"]
+        out.append(f"Fused reaches {r['ratio']:.3f} [{r['low']:.3f}, {r['high']:.3f}] of the oracle's NDCG@20.\n")
+    rows = [
+        {
+            "fused against": c["label"],
+            "difference in NDCG@20": f"{c['difference']:+.4f} [{c['low']:+.4f}, {c['high']:+.4f}]",
+            "p (one-sided, paired, Holm)": f"{c['p_holm']:.4f}",
+        }
+        for c in tests["comparisons"]
+    ]
+    out.append(markdown(rows))
+    rows = [
+        {
+            "cold items among themselves": m["label"],
+            "Recall@10": f"{m['mean']:.3f}",
+            "divided by random's": f"{m['ratio']['value']:.2f} [{m['ratio']['low']:.2f}, {m['ratio']['high']:.2f}]",
+            "p against random": f"{m['p']:.4f}",
+        }
+        for m in tests["cold_only"]["models"]
+    ]
+    out.append(markdown(rows))
+    rows = [
+        {"masked in evaluation": name, **{part: _loss(values[part]) for part in ("all", "cold_only") if part in values}}
+        for name, values in sorted(found["knockout"].items())
+    ]
+    out.append("Knock-out: what the fused model loses in NDCG@20 when a modality is masked, without retraining.\n")
+    out.append(markdown(rows))
+    return out
+
+
+def _loss(v: dict[str, float]) -> str:
+    return f"{v['loss']:.4f} [{v['low']:.4f}, {v['high']:.4f}]"
+
+
+def demo(found: dict[str, Any]) -> list[str]:
+    rows = [
+        {"": r["case"], "measured": f"{r['ours']} {r['unit']}", "bound": f"{r['bound']} {r['unit']}"}
+        for r in found["rows"]
+    ]
+    stages = [{"stage": k, "seconds": f"{v:.1f}"} for k, v in found["seconds"].items()]
+    return ["## The demo catalogue\n", *quality(found), "### What it costs\n", markdown(rows), markdown(stages)]
+
+
+def strengths(found: dict[str, Any]) -> list[str]:
+    rows = [
+        {
+            "catalogue": r["case"],
+            **{f"loss without {m}": _loss(v) for m, v in r["knockout"].items()},
+            "fused - EASE": f"{r['against']['ease']['difference']:+.4f} (p {r['against']['ease']['p']:.4f})",
+            "cold-only / random": f"{r['cold_only_ratio']['value']:.2f}",
+        }
+        for r in found["rows"]
+    ]
+    checks = [
+        {
+            "condition": c["check"],
+            "found": f"{c['found']:.4f}",
+            "bound": f"{c['bound']:.4f}",
+            "": "pass" if c["pass"] else "miss",
+        }
+        for c in found["checks"]
+    ]
+    text = "The generator can turn a modality's taste off; the knock-out must then show nothing, and it does.\n"
+    return ["## Does the knock-out tell the truth?\n", text, markdown(rows), markdown(checks), source(found)]
+
+
+def plain(title: str, found: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
+    rows = [{c.replace("_", " "): "–" if r.get(c) is None else str(r[c]) for c in columns} for r in found["rows"]]
+    return [f"## {title}\n", markdown(rows), source(found).replace("; 95 % intervals by user bootstrap", "")]
+
+
+def main() -> None:
+    parts = [
+        "# Results\n",
+        "Written by `python benchmarks/results_doc.py` from `benchmarks/results/`. Weights and stopping points "
+        "are chosen on validation; only the evaluate stage reads the test split. One training seed; intervals are over users.\n",
+    ]
+    for name, write in (("demo", demo), ("strengths", strengths)):
+        found = read(name)
+        parts += write(found) if found else []
+    movies = read("movies")
+    if movies:
+        text = (
+            "MovieLens-1M likes (at least 4 stars, no timestamps), posters and plots of a private copy; the "
+            "data are no part of this repository. Random split by hash, 8:1:1, a fifth of the films "
+            "kept out of train. No oracle here.\n"
+        )
+        parts += ["## Real films\n", text, *quality(movies)]
+    columns = ("case", "ours", "peer", "peer_name", "bound", "unit", "ratio_peer", "ratio_bound")
+    for name, title in (("text_encoder", "Which text encoder"), ("pipeline", "A run in which nothing changed")):
+        found = read(name)
+        parts += plain(title, found, columns) if found else []
+    (ROOT / "docs" / "results.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    found = read("demo")
+    if found:
+        readme = ROOT / "README.md"
+        before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- results:demo -->\n")
+        _, _, after = rest.partition("<!-- /results:demo -->")
+        table = f"\n{markdown(rows_for_people(found['table']))}\n"
+        readme.write_text(f"{before}<!-- results:demo -->{table}<!-- /results:demo -->{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
