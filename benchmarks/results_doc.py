@@ -103,7 +103,7 @@ def main() -> None:
     parts = [
         "# Results\n",
         "Written by `python benchmarks/results_doc.py` from `benchmarks/results/`. Weights and stopping points "
-        "are chosen on validation; only the evaluate stage reads the test split. One training seed; intervals over users.\n",
+        "are chosen on validation; only the evaluate stage reads the test split. One seed; intervals over users.\n",
     ]
     for name, write in (("demo", demo), ("strengths", strengths)):
         found = read(name)

@@ -108,9 +108,9 @@ class SplitData:
     """Splits in index form.
 
     ``items``: I ids in canonical order; ``users``: U pseudonyms with a row in train, in the order of
-    :func:`ordered_users`; ``frames``: the loaded splits as ``user_id, item_id, timestamp``. :attr:`train`, :attr:`valid`
-    and :attr:`test` share one index space of U users and I items: rows of users that train does not know are left out
-    there (:func:`requests` keeps them)."""
+    :func:`ordered_users`; ``frames``: the loaded splits as ``user_id, item_id, timestamp``. :attr:`train`,
+    :attr:`valid` and :attr:`test` share one index space of U users and I items: rows of users that train does not know
+    are left out there (:func:`requests` keeps them)."""
 
     items: tuple[str, ...]
     users: tuple[str, ...]
