@@ -68,7 +68,15 @@ def demo(found: dict[str, Any]) -> list[str]:
         for r in found["rows"]
     ]
     stages = [{"stage": k, "seconds": f"{v:.1f}"} for k, v in found["seconds"].items()]
-    return ["## The demo catalogue\n", *quality(found), "### What it costs\n", markdown(rows), markdown(stages)]
+    out = ["## The demo catalogue\n", *quality(found), "### What it costs\n", markdown(rows), markdown(stages)]
+    grown = found.get("one_item_ten_events")
+    if grown:
+        encoded = ", ".join(f"{n} {m}" for m, n in grown["encoded"].items())
+        text = f"One item and ten events more: encoded {encoded}; {grown['partitions']} table partitions changed; "
+        out.append(f"{text}{grown['seconds']} s. Files that are always written as a whole:\n")
+        largest = sorted(grown["whole_files"].items(), key=lambda f: -f[1])
+        out.append(markdown([{"file": name, "bytes": f"{size:,}"} for name, size in largest]))
+    return out
 
 
 def strengths(found: dict[str, Any]) -> list[str]:
