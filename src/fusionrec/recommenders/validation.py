@@ -13,7 +13,7 @@ from fusionrec.types import Interactions, Requests
 if TYPE_CHECKING:
     from fusionrec.recommenders.base import Retriever
 
-MAX_USERS = 5000  # validation is repeated every epoch; more users than this do not change a choice
+MAX_USERS = 2000  # validation is repeated every epoch; more users than this do not change a choice
 
 
 def validation_requests(train: Interactions, valid: Interactions, seed: int = 0) -> tuple[Requests, sparse.csr_matrix]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from fusionrec.config import Params
 from fusionrec.data import tables
 from fusionrec.data.files import fresh_folder
 from fusionrec.embeddings import base
-from fusionrec.embeddings.engine import Progress, embed, silent
+from fusionrec.embeddings.engine import embed
 from fusionrec.embeddings.store import Store
 from fusionrec.errors import DataRejected, UsageError
 from fusionrec.paths import Paths
+from fusionrec.stages.progress import counted
 from fusionrec.types import Columns, Report, item_order
 
 SHOWN = 100  # rows of the report's table
@@ -44,7 +42,7 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
     report.seconds["read"] = time.monotonic() - start
 
     with fresh_folder(paths.embeddings / modality) as folder:
-        with shown(f"embed {modality}") as progress:
+        with counted(f"embed {modality}") as progress:
             result = embed(source, rows, spec.encoder, store, progress=progress, out=folder / "vectors.npy")
         if not result.present.any():
             codes = Counter(code for code, _ in result.failed.values()).most_common()
@@ -69,17 +67,3 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
     if len(result.failed) > SHOWN:
         report.notes.append(f"{len(result.failed) - SHOWN} more items failed")
     return report
-
-
-@contextmanager
-def shown(label: str) -> Iterator[Progress]:
-    """A progress bar on stderr where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield silent
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
