@@ -15,6 +15,7 @@ from fusionrec.paths import Paths
 from fusionrec.stages import evaluate, train
 
 FILES = {
+    "headline.json",
     "metrics.json",
     "table.json",
     "tests.json",
@@ -79,6 +80,8 @@ def test_finds_what_was_planted(evaluated):
     """Both modalities carry taste: fused beats the floor; a model without content finds no cold item."""
     _, paths, _, _ = evaluated
     metrics, tests = read(paths, "metrics.json"), read(paths, "tests.json")
+    headline = read(paths, "headline.json")
+    assert headline["NDCG@20"] == metrics["model"]["all"]["ndcg@20"] and len(headline) == 7
     p = {t["against"]: t["p_holm"] for t in tests["comparisons"]}
     assert p["popularity"] < 0.05 and p["ease"] < 0.05
     assert metrics["ease"]["cold"]["recall@20"] == metrics["popularity"]["cold"]["recall@20"] == 0

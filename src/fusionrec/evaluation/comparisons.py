@@ -9,7 +9,7 @@ from typing import Any
 from fusionrec.evaluation import metrics, significance
 from fusionrec.evaluation.metrics import Float64
 from fusionrec.evaluation.protocol import Result
-from fusionrec.evaluation.table import MAIN, number, order
+from fusionrec.evaluation.table import MAIN, columns_for, number, order
 
 
 def against_others(
@@ -87,3 +87,9 @@ def nested(table: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if row["mean"] is not None:
             out.setdefault(row["model"], {}).setdefault(row["slice"], {})[row["metric"]] = row["mean"]
     return out
+
+
+def headline(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """headline.json, what ``dvc metrics`` shows: the main model's columns of the people's table, by their headings."""
+    at = {(r["slice"], r["metric"]): r["mean"] for r in rows if r["model"] == MAIN and r["mean"] is not None}
+    return {head: at[part, metric] for head, part, metric in columns_for(rows) if (part, metric) in at}

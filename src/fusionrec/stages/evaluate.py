@@ -252,6 +252,7 @@ def write(
         write_bytes(target / "knockout.json", to_json({"metric": metric, "modalities": knockouts}))
         write_bytes(target / "tests.json", to_json(tests))
         write_bytes(target / "table.json", to_json(rows))
+        write_bytes(target / "headline.json", to_json(comparisons.headline(rows)))
         write_bytes(target / "metrics.json", to_json(comparisons.nested(rows)))
 
 
