@@ -147,7 +147,13 @@ def test_cancelling_a_served_run_leaves_no_process(demo: Project, tmp_path: Path
             return found.json()["id"] if found.status_code == 200 else None
 
         target = _until("the deployment", deployment, 90)
-        created = client.post(f"/deployments/{target}/create_flow_run", json={"parameters": {"seed": 11}}).json()["id"]
+
+        def submitted() -> str | None:
+            body = {"parameters": {"seed": 11}}
+            answer = client.post(f"/deployments/{target}/create_flow_run", json=body)
+            return answer.json()["id"] if answer.status_code == 201 else None  # a starting server may say "try again"
+
+        created = _until("the run", submitted, 60)
         _until("a stage running", lambda: any("run train" in " ".join(p.cmdline()) for p in stages()), 120)
         client.post(f"/flow_runs/{created}/set_state", json={"state": {"type": "CANCELLING", "name": "Cancelling"}})
         _until("no stage left", lambda: not stages(), 60)
