@@ -24,8 +24,8 @@ NEEDED = (
 )
 
 
-def make(folder: Path, home: Path) -> dict[str, str]:
-    """Lay out a project at ``folder`` whose private state is ``home``; returns the environment for :func:`run`."""
+def lay_out(folder: Path) -> None:
+    """Copy into ``folder`` what a project is made of; no data, no private state, no git."""
     for name in NEEDED:
         source, target = ROOT / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -33,6 +33,11 @@ def make(folder: Path, home: Path) -> dict[str, str]:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
+
+
+def make(folder: Path, home: Path) -> dict[str, str]:
+    """Lay out a project at ``folder`` whose private state is ``home``; returns the environment for :func:`run`."""
+    lay_out(folder)
     environment = {**os.environ, "FUSIONREC_HOME": str(home), "DVC_SITE_CACHE_DIR": str(home / "dvc-site")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # DVC runs `python`
     environment |= {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-COPIED = (
-    "dvc.yaml",
-    "params.yaml",
-    "requirements.lock",
-    ".dvcignore",
-    "recipes",
-    "src",
-    "data/embeddings/.gitkeep",
-    ".dvc/config",
-)
+from benchmarks import workspace
 
 
 class Project:
@@ -63,6 +55,31 @@ class Project:
         files += [self.folder / r for r in relative if (self.folder / r).is_file()]
         return {f.relative_to(self.folder).as_posix(): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
+    def versions(self) -> list[dict[str, Any]]:
+        """Registered versions, newest last: number, digest tag, aliases and the run's params, told by MLflow itself."""
+        code = """if True:
+            import json, mlflow, pathlib
+            mlflow.set_tracking_uri("sqlite:///" + str(pathlib.Path(".fusionrec/mlflow/mlflow.db").resolve()))
+            client = mlflow.MlflowClient()
+            found = [client.get_model_version("fusionrec", v.version) for v in
+                     sorted(client.search_model_versions("name='fusionrec'"), key=lambda v: int(v.version))]
+            print("VERSIONS", json.dumps([{
+                "version": v.version, "digest": v.tags.get("bundle_digest"), "aliases": list(v.aliases),
+                "params": dict(client.get_run(v.run_id).data.params)} for v in found]))
+        """
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found: list[dict[str, Any]] = json.loads(
+            next(line for line in done.stdout.splitlines() if line.startswith("VERSIONS"))[9:]
+        )
+        return found
+
     def copy(self, folder: Path) -> Project:
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
@@ -70,14 +87,7 @@ class Project:
 
 def lay_out(folder: Path) -> Project:
     """An empty project without git, as `fusionrec` needs it."""
-    folder.mkdir(parents=True)
-    for name in COPIED:
-        source, target = REPOSITORY / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target)
+    workspace.lay_out(folder)
     project = Project(folder)
     project.run("dvc", "config", "core.no_scm", "true")
     return project

@@ -14,30 +14,6 @@ from tests.e2e.conftest import Project
 pytestmark = pytest.mark.timeout(900)
 
 
-def versions(project: Project) -> list[dict[str, str]]:
-    """Registered versions: number, digest tag and aliases, asked through MLflow itself."""
-    code = (
-        "import json, mlflow, pathlib;"
-        "mlflow.set_tracking_uri('sqlite:///' + str(pathlib.Path('.fusionrec/mlflow/mlflow.db').resolve()));"
-        "c = mlflow.MlflowClient();"
-        "print('VERSIONS', json.dumps([{'version': v.version, 'digest': v.tags.get('bundle_digest'),"
-        " 'aliases': list(c.get_model_version('fusionrec', v.version).aliases)}"
-        " for v in c.search_model_versions(\"name='fusionrec'\")]))"
-    )
-    import subprocess
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project.folder,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("VERSIONS"))[9:])
-
-
 def test_the_pipeline_ends_with_a_table_and_a_registered_challenger(demo: Project) -> None:
     rows = json.loads((demo.folder / "data/evaluation/table.json").read_text())
     assert {"popularity", "ease", "only-text", "only-image", "model"} <= {r["model"] for r in rows}
@@ -45,7 +21,7 @@ def test_the_pipeline_ends_with_a_table_and_a_registered_challenger(demo: Projec
     assert all(0 <= r["low"] <= r["mean"] <= r["high"] <= 1 for r in rows if r["n"])
     report = (demo.folder / "data/evaluation/report.html").read_text()
     assert "data:image/jpeg" in report and "<script" not in report
-    (version,) = versions(demo)
+    (version,) = demo.versions()
     assert version["aliases"] == ["challenger"]
     assert "NDCG@20" in demo.run("fusionrec", "table")
 
@@ -62,18 +38,18 @@ def test_a_second_run_executes_nothing_and_registers_nothing(demo: Project) -> N
     said = demo.run("dvc", "repro")
     assert "Running stage" not in said
     demo.run("fusionrec", "register")
-    assert len(versions(demo)) == 1
+    assert len(demo.versions()) == 1
     assert demo.digest("data") == before
     assert "up to date" in demo.run("dvc", "status")
 
 
 def test_a_wiped_mlflow_gets_its_version_back_without_training(demo: Project, tmp_path: Path) -> None:
     project = demo.copy(tmp_path / "wiped")
-    digest = versions(demo)[0]["digest"]
+    digest = demo.versions()[0]["digest"]
     shutil.rmtree(project.folder / ".fusionrec" / "mlflow")
     model = project.digest("data/model", "data/bundle")
     project.run("fusionrec", "register")
-    assert [v["digest"] for v in versions(project)] == [digest]
+    assert [v["digest"] for v in project.versions()] == [digest]
     assert project.digest("data/model", "data/bundle") == model
 
 
@@ -154,4 +130,4 @@ def test_one_item_and_ten_events_encode_one_item_and_change_eleven_partitions(de
         for m in ("text", "image")
     }
     assert encoded == {"text": 1, "image": 0}
-    assert len(versions(project)) == 2
+    assert len(project.versions()) == 2
