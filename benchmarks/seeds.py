@@ -1,6 +1,7 @@
 """The demo's claims on catalogues generated from other seeds than the one the model was developed on.
 
-One project a seed, everything from nothing: `fusionrec demo-data --seed N`, `dvc repro`. Nothing is chosen by these results.
+One project a seed, everything from nothing: `fusionrec demo-data --seed N`, `dvc repro`. Nothing is chosen by these
+results.
 
     python benchmarks/seeds.py [--seeds 101 102 103]
 """
