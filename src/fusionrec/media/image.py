@@ -15,7 +15,7 @@ from fusionrec.media.base import MediaError
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 40_000_000  # Pillow itself only warns from 89.5 million pixels on, and refuses from 179 million
 SIDE = 448
-RECIPE = f"rgb-on-white,exif,draft>={SIDE},v1"
+RECIPE = f"rgb-on-white,exif,draft>={SIDE},reduce>={SIDE},v2"
 """Names everything in this file that changes pixels; part of the fingerprint of every picture encoder."""
 
 _header = threading.Lock()  # warnings filters are global, and pictures are decoded in threads
@@ -49,8 +49,9 @@ def sniff(data: bytes) -> str | None:
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The first frame as an upright RGB picture, transparency on white.
 
-    A large JPEG comes back scaled down by its own transform, never below ``SIDE`` pixels on the short side.
-    Raises MediaError: ``unknown_type``, ``too_many_pixels``, ``truncated``, ``undecodable``.
+    A large picture comes back scaled down by a whole number, a JPEG by its own transform, never below ``SIDE`` pixels
+    on the short side. Raises MediaError: ``unknown_type``, ``too_many_pixels``, ``truncated``, ``undecodable``,
+    ``decoder_memory``.
     """
     kind = sniff(data)
     if kind is None:
@@ -61,6 +62,43 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         if width * height > max_pixels or min(width, height) < 1:
             raise MediaError("too_many_pixels", f"found {width} x {height}, expected at most {max_pixels} pixels")
         return _guard(lambda: _rgb(picture))
+
+
+def describe(data: bytes) -> str:
+    """ "jpeg 640x480", from the header of a picture that decodes."""
+    kind = sniff(data)
+    with _open(data, str(kind)) as picture:
+        return f"{str(kind).lower()} {picture.width}x{picture.height}"
+
+
+def prepare() -> None:
+    """Load the readers of the allowed types, and what they load only when a file asks for it (a JPEG may be an MPO,
+    EXIF is a TIFF, a GIF copies palettes): by name, and by decoding a small picture of each."""
+    import copy  # noqa: F401
+
+    from PIL import GifImagePlugin, ImageCms, MpoImagePlugin, TiffImagePlugin, WebPImagePlugin  # noqa: F401
+
+    Image.preinit()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for form in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+        small = io.BytesIO()
+        picture = Image.new("P" if form in ("PNG", "GIF", "BMP") else "RGB", (3, 2))
+        picture.save(small, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}))
+        decode(small.getvalue())
+
+
+def pack(picture: Image.Image) -> tuple[dict[str, int], list[np.ndarray]]:
+    """The picture as one (H, W, 3) uint8 array."""
+    return {}, [np.asarray(picture)]
+
+
+def unpack(meta: dict[str, int], arrays: list[np.ndarray]) -> Image.Image:
+    """:func:`pack` undone. Raises ValueError for anything but one (H, W, 3) uint8 array."""
+    (pixels,) = arrays
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"found {pixels.dtype} {pixels.shape}, expected uint8 (H, W, 3)")
+    return Image.fromarray(pixels)
 
 
 def _open(data: bytes, kind: str) -> Image.Image:
@@ -80,7 +118,7 @@ def _guard(step: Callable[[], Image.Image]) -> Image.Image:
     except UnidentifiedImageError:  # its message holds a memory address, which would make reports differ
         raise MediaError("undecodable", "the header is broken") from None
     except MemoryError:
-        raise MediaError("too_many_pixels", "the picture does not fit into memory") from None
+        raise MediaError("decoder_memory", "the picture does not fit into memory") from None
     except Exception as error:
         text = str(error)
         cut = isinstance(error, EOFError) or "truncated" in text.lower() or "not enough" in text.lower()
@@ -93,14 +131,17 @@ def _rgb(picture: Image.Image) -> Image.Image:
         picture.draft(None, (SIDE, SIDE))
     picture.load()
     if picture.mode.startswith("I"):  # 16-bit grey: keep the high byte; Pillow's own conversion clips to white
-        values = np.asarray(picture).astype(np.int64)
-        flat = Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(picture)
+        values = values if values.dtype == np.uint16 else np.clip(values, 0, 65535)
+        flat = Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     elif "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         layer = picture.convert("RGBA")
         flat = Image.new("RGB", layer.size, (255, 255, 255))
         flat.paste(layer, mask=layer.getchannel("A"))
     else:
         flat = picture.convert("RGB")
+    if min(flat.size) >= 2 * SIDE:
+        flat = flat.reduce(min(flat.size) // SIDE)
     return flat.transpose(turn) if turn is not None else flat
 
 
