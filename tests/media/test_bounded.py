@@ -191,6 +191,19 @@ def test_close_ends_idle_children_and_lets_a_busy_one_answer(pool):
     assert len(answers) == 1 and pool.pids() == []
 
 
+def test_close_now_ends_a_decode_that_hangs(pool):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(code(pool, "sleep 3.5")[0]))
+    started = time.monotonic()
+    thread.start()
+    while not pool._busy:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    pool.close(now=True)
+    thread.join()
+    assert codes == ["decoder_crashed"] and time.monotonic() - started < 3
+
+
 def test_a_decoder_that_cannot_start_is_an_error_of_the_installation_not_of_the_file(pool):
     sys.modules["faulty.unprepared"] = sys.modules["faulty.decoder"]  # the parent's half imports; the child's does not
     with pytest.raises(ConfigError, match="does not start: ModuleNotFoundError.*no_such_package"):

@@ -1,11 +1,16 @@
-"""Encodes what the store lacks: identical content once, files decoded in threads while the model computes."""
+"""Encodes what the store lacks: identical content once, files decoded while the model computes.
+
+The threads here only wait: media are decoded in bounded child processes (:mod:`fusionrec.media.bounded`), which end with
+the run. Decoded inputs that wait for the model are bounded in number and in bytes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +19,7 @@ import numpy as np
 
 from fusionrec.embeddings.store import Store, unusable
 from fusionrec.encoders.base import Encoder, EncoderSpec
+from fusionrec.media import bounded
 from fusionrec.media.base import MediaError
 from fusionrec.modalities.base import Modality, ModalityRows
 from fusionrec.types import Bool, Float32
@@ -22,7 +28,8 @@ Progress = Callable[[int, int], None]
 """Called with (contents done, contents to encode)."""
 
 SHARD = 256  # rows in a shard: what a killed run loses at most
-DECODERS = 2
+AHEAD = 128  # decoded inputs that wait for the model, as long as they stay below
+AHEAD_BYTES = 64 << 20  # times the largest input seen; the same bound holds for one call of the encoder
 
 
 def silent(done: int, total: int) -> None:
@@ -95,7 +102,7 @@ def _encode(
     progress(0, len(missing))
     with closing(_loaded(modality, missing)) as stream:
         # One input first: nothing is loaded where no input can be decoded.
-        while part := list(islice(stream, encoder.chunk if encoder else 1)):
+        while part := _part(stream, encoder.chunk if encoder else 1):
             good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
             reasons |= {key: (value.code, str(value)) for key, value in part if isinstance(value, MediaError)}
             if good:
@@ -115,8 +122,31 @@ def _encode(
     return reasons
 
 
+def _part(stream: Iterator[tuple[str, Any]], most: int) -> list[tuple[str, Any]]:
+    """The next inputs, at most ``most`` and about :data:`AHEAD_BYTES`; empty at the end."""
+    part: list[tuple[str, Any]] = []
+    size = 0
+    for pair in stream:
+        part.append(pair)
+        size += _bytes(pair[1])
+        if len(part) >= most or size >= AHEAD_BYTES:
+            break
+    return part
+
+
+def _bytes(value: Any) -> int:
+    """About how much memory a decoded input takes: an array, a picture, or a tuple or dataclass of such."""
+    if hasattr(value, "nbytes"):
+        return int(value.nbytes)
+    if hasattr(value, "getbands"):
+        return int(value.width * value.height * 4)
+    if isinstance(value, tuple):
+        return sum(map(_bytes, value))
+    return sum(_bytes(getattr(value, f.name)) for f in fields(value)) if is_dataclass(value) else 64
+
+
 def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[tuple[str, Any], None, None]:
-    """(content, encoder input or MediaError) in the order given; threads run at most 128 inputs ahead."""
+    """(content, encoder input or MediaError) in the order given; threads run a bounded number of inputs ahead."""
 
     def load(row: int) -> Any:
         try:
@@ -124,18 +154,28 @@ def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator
         except MediaError as error:
             return error
 
-    pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+    pool = ThreadPoolExecutor(bounded.CHILDREN, thread_name_prefix="decode")
+    ahead: deque[tuple[str, Future[Any]]] = deque()
+    room = 2 * bounded.CHILDREN  # until the first sizes are known
+    largest = 1
+    waiting = iter(missing)
     try:
-        ahead: list[tuple[str, Future[Any]]] = []
-        for key, row in missing:
-            ahead.append((key, pool.submit(load, row)))
-            if len(ahead) > 128:
-                name, future = ahead.pop(0)
-                yield name, future.result()
-        for name, future in ahead:
-            yield name, future.result()
+        while True:
+            ahead.extend((key, pool.submit(load, row)) for key, row in islice(waiting, max(room - len(ahead), 0)))
+            if not ahead:
+                return
+            name, future = ahead.popleft()
+            value = future.result()
+            largest = max(largest, _bytes(value))
+            room = min(max(AHEAD_BYTES // largest, 2 * bounded.CHILDREN), AHEAD)
+            yield name, value
+            del value, future
+    except BaseException:  # the run is over: nobody waits for a decoder that hangs
+        bounded.close(now=True)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        bounded.close()
 
 
 def _collect(

@@ -7,7 +7,8 @@ them is read; it never unpickles.
 
 A media module ``fusionrec.media.<name>`` takes part by ``decode(data: bytes, **settings)`` and, as far as it needs them:
 
-- ``describe(data) -> str``: type and size in a few words, for data that decodes
+- ``describe(data, value) -> str``: type and size in a few words; raises MediaError for a value that decodes and yet is of
+  no use (silence)
 - ``pack(value) -> (meta, arrays)`` and ``unpack(meta, arrays) -> value``: how a value that is no single array crosses;
   ``meta`` is JSON, and ``unpack`` raises where they do not fit together
 - ``prepare()``: imports and first calls that open files; afterwards the child cannot open any
@@ -93,6 +94,7 @@ class Pool:
         self._lock = threading.Lock()
         self._slots: dict[str, threading.Semaphore] = {}
         self._idle: dict[str, list[_Child]] = {}
+        self._busy: set[_Child] = set()
         self._era = 0
         self._orders: queue.SimpleQueue[tuple[str, Future[_Child]]] = queue.SimpleQueue()
         self._spawner: threading.Thread | None = None
@@ -111,12 +113,15 @@ class Pool:
         """Decode and throw away; what ``describe`` says of it. Raises as :meth:`decode`."""
         return self._ask(name, data, settings, None)
 
-    def close(self) -> None:
-        """End the children; one that is at work ends after its answer. The next request starts new ones."""
+    def close(self, now: bool = False) -> None:
+        """End the children; one that is at work ends after its answer, or ``now``: its request then fails with
+        ``decoder_crashed``. The next request starts new ones."""
         with self._lock:
             self._era += 1
             idle = [one for children in self._idle.values() for one in children]
             self._idle.clear()
+            for one in self._busy if now else ():
+                one.process.kill()
         for one in idle:
             one.end()
 
@@ -140,6 +145,8 @@ class Pool:
         self, name: str, request: dict[str, Any], data: bytes, era: int, value: Callable[..., Any] | None
     ) -> Any:
         one = self._take(name)
+        with self._lock:
+            self._busy.add(one)
         sound = False
         try:
             header, arrays = one.ask(request, data, self.limits)
@@ -174,6 +181,7 @@ class Pool:
 
     def _give_back(self, name: str, one: _Child, era: int, sound: bool) -> None:
         with self._lock:
+            self._busy.discard(one)
             keep = sound and era == self._era and one.requests < self.limits.requests
             if keep:
                 self._idle.setdefault(name, []).append(one)
@@ -239,9 +247,7 @@ class _Child:
                 "requirements.lock"
             )
 
-    def ask(
-        self, request: dict[str, Any], data: bytes, limits: Limits
-    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+    def ask(self, request: dict[str, Any], data: bytes, limits: Limits) -> tuple[dict[str, Any], list[np.ndarray]]:
         """Send a request; -> the header of the answer and its arrays."""
         deadline = time.monotonic() + limits.wall
         self.requests += 1
@@ -379,7 +385,7 @@ def probe(name: str, data: bytes, **settings: Any) -> str:
     return shared().probe(name, data, **settings)
 
 
-def close() -> None:
+def close(now: bool = False) -> None:
     """:meth:`Pool.close` of the shared pool; nothing where none was used."""
     if _shared is not None and _shared.pid == os.getpid():
-        _shared.close()
+        _shared.close(now)

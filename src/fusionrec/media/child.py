@@ -109,7 +109,7 @@ def answer(module: ModuleType, request: dict[str, Any], data: bytes) -> tuple[di
     try:
         value = module.decode(data, **request["settings"])
         if not request["value"]:
-            return {"meta": str(module.describe(data))[:80]}, []
+            return {"meta": str(module.describe(data, value))[:80]}, []
         meta, arrays = module.pack(value) if hasattr(module, "pack") else ({}, [value])
         import numpy as np
 

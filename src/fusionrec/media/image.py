@@ -64,11 +64,11 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return _guard(lambda: _rgb(picture))
 
 
-def describe(data: bytes) -> str:
-    """ "jpeg 640x480", from the header of a picture that decodes."""
+def describe(data: bytes, picture: Image.Image) -> str:
+    """ "jpeg 640x480": the type and the stored size of a picture that decodes."""
     kind = sniff(data)
-    with _open(data, str(kind)) as picture:
-        return f"{str(kind).lower()} {picture.width}x{picture.height}"
+    with _open(data, str(kind)) as stored:
+        return f"{str(kind).lower()} {stored.width}x{stored.height}"
 
 
 def prepare() -> None:

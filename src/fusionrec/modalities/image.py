@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from fusionrec.encoders import AnyEncoder
 from fusionrec.encoders.efficientnet_lite0 import EfficientNetLite0
 from fusionrec.media import base as media
+from fusionrec.media import bounded
 from fusionrec.media import image as pictures
 from fusionrec.modalities.base import Modality, ModalityRows, ModalitySpec, check_accepts
 
@@ -60,7 +61,7 @@ class ImageModality(Modality):
     def load(self, index: int) -> Any:
         """A tuple of PIL pictures (RGB). Raises MediaError; one bad picture makes the item absent."""
         return tuple(
-            pictures.decode(media.read(self.root, path, pictures.MAX_BYTES, digest))
+            bounded.decode("image", media.read(self.root, path, pictures.MAX_BYTES, digest))
             for path, digest in self.files[index]
         )
 

@@ -66,7 +66,7 @@ def reached(path: str, port: int) -> list[int]:
     return found
 
 
-def describe(data: bytes) -> str:
+def describe(data: bytes, value: object) -> str:
     return f"{len(data)} bytes\nof text"
 
 
