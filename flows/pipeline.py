@@ -19,16 +19,23 @@ from prefect import flow, get_run_logger  # noqa: E402  (reads its settings when
 from prefect.runtime import flow_run  # noqa: E402
 from pydantic import Field  # noqa: E402
 
-from flows.tasks import register_task, show, stage_task  # noqa: E402
+from flows.tasks import Progress, register_task, show, stage_task  # noqa: E402
 from fusionrec.errors import UsageError  # noqa: E402
 from fusionrec.paths import Paths  # noqa: E402
 from fusionrec.stages import adopt, choices, isolated, split_address  # noqa: E402
 from fusionrec.stages.lock import project_lock  # noqa: E402
 from fusionrec.stages.stale import Step, steps  # noqa: E402
 
+
+def one_of(names: tuple[str, ...]) -> Any:
+    """The type of a drop-down of these names; any text where there are none."""
+    return Literal[names] if names else str
+
+
 StageName = Literal[choices.stage_names()]  # type: ignore[valid-type]
 RetrieverKind = Literal[choices.retrievers()]  # type: ignore[valid-type]
 FusionKind = Literal[choices.fusions()]  # type: ignore[valid-type]
+Recipe = one_of(tuple(adopt.recipes(PATHS.project)))
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 Override = Annotated[str, Field(max_length=2000)]
@@ -37,7 +44,7 @@ Override = Annotated[str, Field(max_length=2000)]
 @flow(name="pipeline", persist_result=False)
 def pipeline(
     stages: list[StageName] | None = None,  # type: ignore[valid-type]
-    recipe: str | None = None,
+    recipe: Recipe | None = None,  # type: ignore[valid-type]
     retriever: RetrieverKind | None = None,  # type: ignore[valid-type]
     fusion: FusionKind | None = None,  # type: ignore[valid-type]
     seed: Seed | None = None,
@@ -62,10 +69,10 @@ def pipeline(
     run = str(flow_run.id or uuid.uuid4())
     with project_lock(paths.home, f"flow run {run}", wait_seconds) as token:
         if raw is None:
-            return _work(paths, stages, force, token)
+            return work(paths, stages, force, token)
         get_run_logger().info("changed parameters: this run is isolated; `fusionrec adopt %s` keeps it", run)
         with isolated.workspace(paths, raw, run) as place:
-            return _work(place, stages, force, {**token, isolated.RUN: run})
+            return work(place, stages, force, {**token, isolated.RUN: run})
 
 
 def _parameters(
@@ -90,18 +97,25 @@ def _parameters(
     return None if raw == yaml.safe_load(file.read_text(encoding="utf-8")) else raw
 
 
-def _work(paths: Paths, only: list[str] | None, force: bool, token: dict[str, str]) -> dict[str, str]:
+def work(paths: Paths, only: list[str] | None, force: bool, token: dict[str, str]) -> dict[str, str]:
     """Walk the plan; a failed stage ends the run with its cause."""
     logging.getLogger("dvc").setLevel(logging.WARNING)
     plan = steps(paths.project, paths.home)
     known = {split_address(step.address)[0] for step in plan}
     if only and not known & {*only}:
         raise UsageError(f"none of {', '.join(only)} is a stage of this pipeline: {', '.join(sorted(known))}")
-    states = {step.address: _run(step, paths, token, force) for step in plan if _wanted(step, only)}
+    todo = [step for step in plan if _wanted(step, only)]
+    registers = only is None or "bundle" in only
+    progress = Progress([step.address for step in todo] + ["register"] * registers)
+    states: dict[str, str] = {}
+    for step in todo:
+        states[step.address] = _run(step, paths, token, force)
+        progress.done(step.address)
     report = None
-    if only is None or "bundle" in only:
+    if registers:
         report = register_task(paths, token)
         states["register"] = "Registered" if report["counts"].get("created") else "Known"
+        progress.done("register")
     show(paths, states, report)
     return states
 

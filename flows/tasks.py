@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
+from flows.environment import PAGE_URL
+from fusionrec.evaluation.table import rows_for_people
 from fusionrec.paths import Paths
 from fusionrec.stages import reproduce
 from fusionrec.stages.runner import run_stage
@@ -58,28 +67,67 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+class Progress:
+    """The run's progress bar: an artifact that moves with each finished stage."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.total, self.finished = max(1, len(names)), 0
+        self.id = create_progress_artifact(progress=0.0, key="progress", description=f"next: {', '.join(names)}")
+
+    def done(self, name: str) -> None:
+        self.finished += 1
+        update_progress_artifact(
+            self.id,
+            progress=round(100 * self.finished / self.total, 1),
+            description=f"{self.finished} of {self.total} done, last {name}",
+        )
+
+
 def show(paths: Paths, states: dict[str, str], report: dict[str, Any] | None) -> None:
-    """Artifacts: what ran (markdown), the results (table), links to the report and to MLflow."""
-    lines = ["| stage | state |", "|---|---|", *(f"| {_cell(a)} | {_cell(s)} |" for a, s in states.items())]
+    """Artifacts: what ran (markdown), the results (table), links to report, Data Docs and MLflow."""
+    lines = ["| stage | state |", "|---|---|", *(f"| {cell(a)} | {cell(s)} |" for a, s in states.items())]
     create_markdown_artifact(key="pipeline", markdown="\n".join(lines), description="what ran and what was up to date")
     results = paths.evaluation / "table.json"
     if results.is_file():
-        rows = json.loads(results.read_text(encoding="utf-8"))
-        if isinstance(rows, list) and rows:
-            create_table_artifact(key="results", table=rows[:400], description="metrics with 95 % intervals")
-    page = paths.evaluation / "report.html"
-    if page.is_file():
-        create_link_artifact(key="report", link=page.resolve().as_uri(), link_text="evaluation report")
-    for name, link in (report or {}).get("links", {}).items():
+        rows = rows_for_people(json.loads(results.read_text(encoding="utf-8")))
+        create_table_artifact(key="results", table=rows[:100], description="metrics with 95 % intervals")
+    if paths.home / "isolated" not in paths.project.parents:  # an isolated run's files are gone after it
+        for key, (place, file) in {
+            "report": (paths.evaluation / "report.html", "evaluation/report.html"),
+            "gate": (paths.gate / "docs" / "index.html", "gate/"),
+            "data-docs": (paths.home / "docs" / "gate" / "index.html", "docs/gate/"),
+        }.items():
+            if place.is_file():
+                link_to(key, place, file, TEXTS[key])
+    _mlflow_links((report or {}).get("links", {}))
+
+
+TEXTS = {"report": "evaluation report", "gate": "what the gate found", "data-docs": "Great Expectations' Data Docs"}
+
+
+def link_to(key: str, place: Path, path: str, text: str) -> None:
+    """A link artifact to a saved page: on the start page's server where ``up`` runs, else the file."""
+    page = os.environ.get(PAGE_URL)
+    link = f"{page}/{path}" if page else place.resolve().as_uri()
+    create_link_artifact(key=key, link=link, link_text=text)
+
+
+def _mlflow_links(links: dict[str, Any]) -> None:
+    """Where a registered version and its run are seen: on the server of ``up``, or on the tracking server itself."""
+    pages = os.environ.get(MLFLOW_URL)
+    for name, link in links.items():
         text = str(link)
-        if text.startswith("models:/") and os.environ.get(MLFLOW_URL):  # a database behind, and its pages are up
+        if pages and text.startswith("models:/"):
             model, _, version = text.removeprefix("models:/").partition("/")
-            text = f"{os.environ[MLFLOW_URL]}/#/models/{model}/versions/{version}"
+            text = f"{pages}/#/models/{model}/versions/{version}"
+        elif pages and name == "run":
+            text = f"{pages}/#/{text}"
         if text.startswith(("http://", "https://")):
-            create_link_artifact(key="mlflow-" + _key(name), link=text, link_text=f"MLflow: {_cell(name)}")
+            create_link_artifact(key="mlflow-" + _key(name), link=text, link_text=f"MLflow: {cell(name)}")
 
 
-def _cell(text: object) -> str:
+def cell(text: object) -> str:
+    """Text that stays text in a Markdown table."""
     return str(text).replace("|", "/").replace("<", "‹").replace(">", "›")
 
 

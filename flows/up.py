@@ -1,134 +1,130 @@
-"""``python -m flows.up``: Prefect, MLflow and the deployments on loopback, in one terminal, until Ctrl-C.
+"""``fusionrec up``: Prefect, MLflow, Evidently, deployments, guard and start page, in one terminal, until Ctrl-C.
 
-No run is left in the air: the deployments stop first, so that their runs can still report, then the servers.
+Everything listens on loopback alone. A child that dies ends the others; no process and no open run is left behind.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+from filelock import FileLock, Timeout
+
 from flows import environment
-from fusionrec.errors import Busy, Unavailable
+from flows.services import Service, Services, adopt_orphans, kill, leftovers, start_all
+from fusionrec.errors import Busy
 from fusionrec.paths import Paths
-from fusionrec.stages.process import Terminated, child_environment, on_sigterm
-from fusionrec.stages.runner import guarded
+from fusionrec.stages.process import Terminated, descendants, harden, on_sigterm
+from fusionrec.stages.runner import guarded, write_json
 
-READY_SECONDS = 180.0
+__all__ = ["Services", "main", "start_all"]
 
-
-class Services:
-    """The child processes by name, each in its own group, each with a log file."""
-
-    def __init__(self, paths: Paths) -> None:
-        self.paths = paths
-        self.logs = paths.home / "logs"
-        self.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        prefect, mlflow = environment.ports()
-        self.prefect_url, self.mlflow_url = f"http://127.0.0.1:{prefect}", f"http://127.0.0.1:{mlflow}"
-        self.environment = child_environment(paths.home, {
-            **environment.settings(paths.home), "PREFECT_API_URL": f"{self.prefect_url}/api",
-            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "FUSIONREC_MLFLOW_URL": self.mlflow_url,
-        })  # fmt: skip
-
-    def start(self, name: str, *arguments: str, **extra: str) -> None:
-        with (self.logs / f"{name}.log").open("wb") as log:
-            self.running[name] = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=self.paths.project,
-                env={**self.environment, **extra},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def check(self) -> None:
-        """Raises Unavailable where a service has ended."""
-        for name, child in self.running.items():
-            if child.poll() is not None:
-                raise Unavailable(f"{name} ended with {child.returncode}; its log is {self.logs / name}.log")
-
-    def wait(self, name: str, url: str) -> None:
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            self.check()
-            with contextlib.suppress(OSError, urllib.error.URLError):
-                if urllib.request.urlopen(url, timeout=2).status == 200:  # noqa: S310  (our own loopback address)
-                    return
-            time.sleep(0.25)
-        raise Unavailable(f"{name} was not ready within {READY_SECONDS:.0f} s; its log is {self.logs / name}.log")
-
-    def stop(self) -> None:
-        for name, child in reversed(self.running.items()):
-            first = signal.SIGINT if name == "deployments" else signal.SIGTERM
-            for number, patience in ((first, 20.0), (signal.SIGKILL, 5.0)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, number)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(patience)
-                    break
+TITLES = {
+    "page": "start page",
+    "prefect": "Prefect",
+    "mlflow": "MLflow",
+    "evidently": "Evidently",
+    "deployments": "deployments",
+    "guard": "alias guard",
+}
 
 
-def start_all(services: Services) -> None:
-    """Start everything and return when all of it answers."""
-    prefect, mlflow = environment.ports()
-    for name, port in (("Prefect", prefect), ("MLflow", mlflow)):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                variable = environment.PREFECT_PORT if name == "Prefect" else environment.MLFLOW_PORT
-                raise Busy(f"port {port} for {name} is taken; stop what listens there or set {variable}")
-    services.start("prefect", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(prefect))
-    store = services.paths.home / "mlflow"
-    store.mkdir(mode=0o700, parents=True, exist_ok=True)
-    services.start(
-        "mlflow", "mlflow", "server", "--host", "127.0.0.1", "--port", str(mlflow), "--workers", "1",
-        "--backend-store-uri", os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{store / 'mlflow.db'}"),
-        "--default-artifact-root", (store / "artifacts").as_uri(), "--no-serve-artifacts",
-    )  # fmt: skip
-    services.wait("prefect", f"{services.prefect_url}/api/health")
-    services.start("deployments", "flows.serve")
-    services.wait("mlflow", f"{services.mlflow_url}/health")
-    log = services.logs / "deployments.log"
-    deadline = time.monotonic() + READY_SECONDS
-    while b"deployments are being served" not in log.read_bytes() and time.monotonic() < deadline:
-        services.check()
-        time.sleep(0.25)
+@contextmanager
+def only_one(paths: Paths) -> Iterator[Path]:
+    """Hold the project's ``up.lock``; yields the file that tells others about this ``up``. Raises Busy."""
+    record = paths.home / "up.json"
+    lock = FileLock(paths.home / "up.lock", mode=0o600)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            found = {}
+        raise Busy(
+            f"this project is up already (pid {found.get('pid', 'unknown')}): {found.get('page', 'it is starting')}; "
+            f"stop it with Ctrl-C in its terminal, or: kill {found.get('pid', 'PID')}"
+        ) from None
+    try:
+        killed = kill({*leftovers(record)})  # of an `up` that was itself killed
+        if killed:
+            print(f"ended {len(killed)} processes that a killed `up` had left")
+        yield record
+    finally:
+        record.unlink(missing_ok=True)
+        lock.release()
+
+
+def tell(record: Path, services: Services) -> None:
+    """Who runs, for a second ``up`` and for one that comes after a kill."""
+    children = []
+    for child in services.running.values():
+        if child.poll() is None:
+            children.append([child.pid, psutil.Process(child.pid).create_time()])
+    write_json(record, {"pid": os.getpid(), "page": services.where.page_url, "children": children})
+
+
+def table(services: Services, seconds: float) -> None:
+    """Names, addresses, seconds; then how to stop."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=f"ready in {seconds:.0f} s", title_justify="left")
+    shown.add_column("")
+    shown.add_column("open")
+    shown.add_column("after (s)", justify="right")
+    for name in TITLES:
+        service: Service | None = services.planned.get(name)
+        if service is not None:
+            shown.add_row(TITLES[name], service.page, f"{services.seconds[name]:.0f}")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    console.print(shown)
+    console.print(f"logs: {services.logs}   Ctrl-C stops everything")
+    sys.stdout.flush()
 
 
 def main() -> int:
-    """Until SIGINT or SIGTERM; 0 then, 69 where a service dies."""
+    """Until SIGINT or SIGTERM; 0 then, 69 where a child dies, 75 where a port or the project is taken, 78 where the
+    environment or a database is not usable."""
+    harden()
     on_sigterm()
+    adopt_orphans()
     paths = environment.find()
-    os.umask(0o077)
 
     def action() -> int:
-        services = Services(paths)
-        try:
-            start_all(services)
-            print(
-                f"Prefect  {services.prefect_url}/v2/deployments\nMLflow   {services.mlflow_url}\nCtrl-C stops",
-                flush=True,
-            )
-            while True:
-                services.check()
-                time.sleep(0.5)
-        except (KeyboardInterrupt, Terminated):
-            print("stopping", flush=True)
-            return 0
-        finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            services.stop()
+        with only_one(paths) as record:
+            services = Services(paths)
+            begin = time.monotonic()
+            try:
+                print("starting; the first time takes longer", flush=True)
+                services.start()
+                tell(record, services)
+                services.wait()
+                table(services, time.monotonic() - begin)
+                while True:
+                    services.check()
+                    time.sleep(0.3)
+            except (KeyboardInterrupt, Terminated):
+                print("stopping", flush=True)
+                return 0
+            finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                begin = time.monotonic()
+                killed = {*services.stop(), *kill({*descendants(os.getpid())})}
+                if services.running:
+                    print(
+                        f"stopped in {time.monotonic() - begin:.1f} s"
+                        + (f"; {len(killed)} processes had to be killed" if killed else ""),
+                        flush=True,
+                    )
 
     return guarded("up", action, lambda: Path(paths.home))
 

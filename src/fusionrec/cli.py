@@ -125,7 +125,7 @@ def _need_source(paths: Paths, params: Params) -> None:
 
 @app.command()
 def register(wait: Annotated[float | None, typer.Option(help="seconds to wait for another run")] = None) -> None:
-    """Make sure that a version with this bundle's digest exists in MLflow (does nothing twice)."""
+    """Make sure that a version with this bundle's digest exists in MLflow and is judged (does nothing twice)."""
     from fusionrec.stages.runner import run_stage, show
 
     show(run_stage("register", _paths(), wait=wait))
@@ -144,6 +144,27 @@ def promote(version: Annotated[int | None, typer.Option(help="which version; def
         report = stage.run(params, paths, version=version).as_dict()
     write_json(paths.reports / "promote.json", report)
     show(report)
+
+
+@app.command()
+def guard(
+    seconds: Annotated[float, typer.Argument(min=0.2, help="with --watch: how often to look")] = 1.0,
+    watch: Annotated[bool, typer.Option("--watch", help="keep looking until stopped: --watch SECONDS")] = False,
+) -> None:
+    """Keep MLflow's alias `champion` on versions that passed the gate; exit 4 if somebody's change was put back."""
+    from fusionrec.errors import GateFailed
+    from fusionrec.stages import guard as stage
+
+    paths = _paths()
+    params = _params(paths)
+    stage.through_the_server()
+    if watch:
+        stage.watch(params, paths, seconds, _say)
+        return
+    outcome = stage.once(params, paths)
+    _say(outcome.text if outcome is not None else "the alias champion is where it was accepted")
+    if outcome is not None and outcome.put_back:
+        raise GateFailed(outcome.text)
 
 
 @app.command()
@@ -226,6 +247,21 @@ def demo_data(
     _say(writing.write(paths, out, seed=seed, items=items, users=users, strengths=_strengths(strength or [])))
 
 
+@app.command("demo-batch")
+def demo_batch(
+    kind: Annotated[
+        str, typer.Argument(help="none, or what is wrong: darker_pictures, other_language, louder_audio, ...")
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="another seed, other items")] = 1,
+    items: Annotated[int | None, typer.Option(min=20, help="default: the generator's")] = None,
+    out: Annotated[Path | None, typer.Option(help="where the batch goes; default data/batches/KIND")] = None,
+) -> None:
+    """Generate a batch of ten new days of the demo, drifted on request, for `fusionrec monitor`."""
+    from fusionrec import cli_demo as writing
+
+    _say(writing.write_batch(_paths(), kind, out, seed=seed, items=items))
+
+
 def _strengths(pairs: list[str]) -> dict[str, float]:
     found = {}
     for pair in pairs:
@@ -235,6 +271,14 @@ def _strengths(pairs: list[str]) -> dict[str, float]:
         except ValueError:
             raise UsageError(f"--strength needs NAME=NUMBER such as text=0, found {pair!r}") from None
     return found
+
+
+@app.command()
+def up() -> None:
+    """Start Prefect, MLflow, Evidently and the start page on this machine alone, until Ctrl-C."""
+    from flows.up import main as up_main
+
+    raise SystemExit(up_main())
 
 
 @app.command()
@@ -278,6 +322,22 @@ def table(
         _say(results.markdown(rows).rstrip())
     else:
         _table([dict(row) for row in rows])
+        _say(_gate())
+
+
+def _gate() -> str:
+    """What the gate said about the present bundle, from the verdicts kept in the project."""
+    from fusionrec.registry import verdict
+    from fusionrec.registry.bundle import read_bundle_json
+
+    paths = _paths()
+    name = _params(paths).registry.name
+    if not (paths.bundle / "bundle.json").is_file():
+        return "gate: no bundle yet"
+    found = verdict.of_bundle(paths.home, name, str(read_bundle_json(paths.bundle)["bundle"]))
+    if found is None:
+        return "gate: not judged yet (fusionrec register)"
+    return f"gate: {name} version {found['version']} {found['verdict']}: {verdict.comparison(found)}"
 
 
 @config_app.command("show")

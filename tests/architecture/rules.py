@@ -39,9 +39,10 @@ HOMES = {
     "prefect": "flows/",
     "mlflow": "src/fusionrec/registry/",
     "great_expectations": "src/fusionrec/data/expectations.py",
-    "evidently": "src/fusionrec/monitoring/drift.py",
+    "evidently": ("src/fusionrec/monitoring/drift.py", "flows/hosted.py"),  # the second starts its server
     "ray": "src/fusionrec/embeddings/ray",
     "fastapi": "src/fusionrec/serving/",
+    "starlette": "src/fusionrec/serving/",
 }
 REGISTRIES = ["data/sources", "encoders", "fusion", "modalities", "recommenders"]
 DANGEROUS_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -17,6 +17,8 @@ from fusionrec.errors import FusionrecError
 from fusionrec.paths import Paths
 from fusionrec.stages.lock import holder
 
+ALL = ("versions", "private", "lock", "parameters", "bundle", "leftovers")
+LIGHT = ("versions", "private", "lock", "parameters", "leftovers")  # without MLflow, whose import takes seconds
 _CAPS = {"fastapi": "0.151", "sqlalchemy": "2.1", "pandas": "3.1"}
 _SECRET_KEY = re.compile(r"password|secret|token|credential|api_?key", re.IGNORECASE)
 _USER_PART = re.compile(r"(\w+://)[^/@\s]+@")
@@ -32,10 +34,11 @@ class Finding:
     text: str
 
 
-def examine(paths: Paths) -> list[Finding]:
-    """Every check; a check that cannot be made is itself a finding."""
+def examine(paths: Paths, checks: tuple[str, ...] = ALL) -> list[Finding]:
+    """Every check, or those named; a check that cannot be made is itself a finding."""
     found: list[Finding] = []
-    for check in (_versions, _private, _lock, _parameters, _bundle, _leftovers):
+    known = {c.__name__.strip("_"): c for c in (_versions, _private, _lock, _parameters, _bundle, _leftovers)}
+    for check in (known[name] for name in checks):
         try:
             found += check(paths)
         except FusionrecError as error:

@@ -127,12 +127,12 @@ def _watch(watched: list[tuple[int, str]], grace: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(grace)
-    for pid in [*_descendants(os.getpid()), os.getpid()]:
+    for pid in [*descendants(os.getpid()), os.getpid()]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
     """Every live process below ``root``, deepest last."""
     parents: dict[int, int] = {}
     for folder in Path("/proc").iterdir():

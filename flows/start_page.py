@@ -1,0 +1,225 @@
+"""``python -m flows.start_page``: the start page of ``up``, told by the servers, the files and the doctor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import httpx
+
+from flows import environment
+from flows.api import Api
+from flows.sweep import TAG
+from fusionrec.config import load
+from fusionrec.errors import FusionrecError
+from fusionrec.evaluation import table
+from fusionrec.paths import Paths
+from fusionrec.registry.bundle import read_bundle_json
+from fusionrec.serving import pages
+from fusionrec.serving.pages import Card, Document, Fact, Folder, State
+from fusionrec.stages import doctor
+from fusionrec.stages.process import die_with_parent, harden
+
+DOCTOR_SECONDS = 300.0
+_METRICS = {"ndcg": "NDCG", "recall": "Recall"}
+_LEVELS = {"COMPLETED": "ok", "FAILED": "fail", "CRASHED": "fail", "CANCELLED": "warn", "CANCELLING": "warn"}
+
+
+def folders(paths: Paths) -> dict[str, Folder]:
+    """What is served besides the start page: name -> folder."""
+    return {
+        "evaluation": Folder(paths.evaluation),
+        "gate": Folder(paths.gate / "docs"),
+        "docs": Folder(paths.home / "docs"),
+        "monitor": Folder(paths.home / "monitor", pages.SCRIPTED),
+    }
+
+
+class Page:
+    """Puts the page's state together; the doctor looks in a thread of its own, as he needs seconds."""
+
+    def __init__(self, paths: Paths, where: environment.Ports) -> None:
+        self.paths, self.where = paths, where
+        self.findings: tuple[dict[str, str], ...] = ()
+        self.looked = 0.0
+        self.looking = threading.Lock()
+        self.http = httpx.Client(timeout=3.0, trust_env=False)
+
+    def state(self) -> State:
+        """Never raises: what cannot be known says so."""
+        if time.monotonic() - self.looked > DOCTOR_SECONDS or not self.looked:
+            threading.Thread(target=self.look, daemon=True).start()
+        return State(
+            project=self.paths.project.name,
+            cards=tuple(self.cards()),
+            facts=tuple(self.facts()),
+            findings=self.findings,
+            documents=tuple(documents(self.paths)),
+        )
+
+    def look(self) -> None:
+        """The doctor's findings but for what the servers tell better; two at a time are one too many."""
+        if not self.looking.acquire(blocking=False):
+            return
+        try:
+            found = doctor.examine(self.paths, doctor.LIGHT)
+            bad = [f for f in found if f.level != "ok"]
+            good = [f for f in found if f.level == "ok"]
+            self.findings = tuple({"level": f.level, "topic": f.topic, "text": f.text} for f in [*bad, *good])
+            self.looked = time.monotonic()
+        finally:
+            self.looking.release()
+
+    def cards(self) -> Iterator[Card]:
+        for topic, url, health in (
+            ("prefect", f"{self.where.prefect_url}/v2/deployments", f"{self.where.prefect_url}/api/health"),
+            ("mlflow", self.where.mlflow_url, f"{self.where.mlflow_url}/health"),
+            ("evidently", self.where.evidently_url, f"{self.where.evidently_url}/api/version"),
+        ):
+            good = False
+            with contextlib.suppress(httpx.HTTPError):
+                good = self.http.get(health).status_code == 200
+            yield Card(topic, url, urlsplit(url).netloc, good)
+
+    def facts(self) -> Iterator[Fact]:
+        for fact in (self.model, self.registered, self.pipeline, self.monitor):
+            try:
+                yield from fact()
+            except (FusionrecError, httpx.HTTPError, OSError, ValueError, KeyError) as error:
+                topic = {"registered": "champion"}.get(fact.__name__, fact.__name__)
+                yield Fact(topic, (str(error).splitlines() or [type(error).__name__])[0][:200], "warn")
+
+    def model(self) -> Iterator[Fact]:
+        params = load(self.paths.project / "params.yaml")
+        names = ", ".join(sorted(params.modalities)) or "no modality"
+        yield Fact("model", f"{params.train.retriever.kind} · {params.train.fusion.kind} · {names}")
+
+    def registered(self) -> Iterator[Fact]:
+        """Champion and challenger with their main metric, and whether the bundle on disk is registered."""
+        params = load(self.paths.project / "params.yaml")
+        name, metric = params.registry.name, f"{params.evaluate.main_metric}@{params.evaluate.main_k}"
+        seen: list[str] = []
+        for alias in ("champion", "challenger"):
+            version = self.mlflow("registered-models/alias", name=name, alias=alias).get("model_version")
+            if version is None:
+                hint = "none yet; `fusionrec promote`" if alias == "champion" else "none yet; `fusionrec repro`"
+                yield Fact(alias, hint, "warn" if alias == "champion" else "ok")
+                continue
+            tags = {tag["key"]: tag["value"] for tag in version.get("tags", ())}
+            seen.append(tags.get("bundle_digest", ""))
+            link = f"{self.where.mlflow_url}/#/models/{name}/versions/{version['version']}"
+            yield Fact(alias, f"version {version['version']} · {self.score(version, metric)}", "ok", link)
+        yield from self.bundle(name, seen)
+
+    def score(self, version: dict[str, Any], metric: str) -> str:
+        """The main metric with its interval, from the table that was registered with the version."""
+        run = self.mlflow("runs/get", run_id=version["run_id"]).get("run", {})
+        address = urlsplit(run.get("info", {}).get("artifact_uri", ""))
+        if address.scheme in ("", "file"):
+            file = Path(unquote(address.path)) / "table" / "table.json"
+            with contextlib.suppress(OSError, ValueError):
+                rows = json.loads(file.read_text(encoding="utf-8"))
+                at = {(r["model"], r["slice"], r["metric"]): r for r in rows}
+                return f"{_shown(metric)} {table.cell(at.get((table.MAIN, 'all', metric)))}"
+        return f"{_shown(metric)} unknown"
+
+    def bundle(self, name: str, seen: list[str]) -> Iterator[Fact]:
+        if not (self.paths.bundle / "bundle.json").is_file():
+            yield Fact("bundle", "none yet; `fusionrec repro` makes it", "warn")
+            return
+        digest = read_bundle_json(self.paths.bundle)["bundle"]
+        if digest in seen:
+            return
+        query = f"name = '{name}' and tags.bundle_digest = '{digest}'"
+        versions = self.mlflow("model-versions/search", filter=query).get("model_versions", [])
+        if versions:
+            yield Fact("bundle", f"{digest[:12]} is version {max(int(v['version']) for v in versions)}")
+        else:
+            yield Fact("bundle", f"{digest[:12]} is not registered; `fusionrec register`", "warn")
+
+    def mlflow(self, path: str, **query: str) -> dict[str, Any]:
+        answer = self.http.get(f"{self.where.mlflow_url}/api/2.0/mlflow/{path}", params=query)
+        found: dict[str, Any] = answer.json() if answer.status_code in (200, 404) else {}
+        return found
+
+    def pipeline(self) -> Iterator[Fact]:
+        yield self.last_run("pipeline")
+
+    def monitor(self) -> Iterator[Fact]:
+        yield self.last_run("monitor")
+
+    def last_run(self, name: str) -> Fact:
+        """The newest run of the deployment ``name``: its state, when, and a link to it."""
+        body = {
+            "deployments": {"name": {"any_": [name]}, "tags": {"all_": [TAG]}},
+            "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
+            "sort": "START_TIME_DESC", "limit": 1,
+        }  # fmt: skip
+        with Api(self.where.prefect_url, timeout=3.0) as api:
+            found = api.post("/flow_runs/filter", body)
+        if not found:
+            return Fact(name, "none yet", "unknown")
+        run = found[0]
+        state = run["state"] or {}
+        text = f"{state.get('name')} · {when(run.get('end_time') or run.get('start_time'))}"
+        if message := str(state.get("message") or "").splitlines():
+            text += f" · {message[0][:160]}"
+        level = "warn" if state.get("name") == "Drifted" else _LEVELS.get(str(state.get("type")), "unknown")
+        return Fact(name, text, level, f"{self.where.prefect_url}/v2/runs/flow-run/{run['id']}")
+
+
+def documents(paths: Paths) -> Iterator[Document]:
+    """The saved pages that exist, newest drift report first."""
+    for topic, file, url in (
+        ("evaluation", paths.evaluation / "report.html", "/evaluation/report.html"),
+        ("gate", paths.gate / "docs" / "index.html", "/gate/"),
+        ("data_docs", paths.home / "docs" / "gate" / "index.html", "/docs/gate/"),
+    ):
+        if file.is_file():
+            yield Document(topic, url, when(file.stat().st_mtime))
+    folder = paths.home / "monitor"
+    reports = sorted(folder.rglob("*.html"), key=lambda f: -f.stat().st_mtime) if folder.is_dir() else []
+    for file in reports[:3]:
+        yield Document("drift", f"/monitor/{file.relative_to(folder).as_posix()}", when(file.stat().st_mtime))
+
+
+def when(moment: str | float | None) -> str:
+    """A time of an API or a file, as people read it here: local, to the minute."""
+    if moment is None:
+        return ""
+    if isinstance(moment, str):
+        at = datetime.fromisoformat(re.sub(r"\.\d+", "", moment).replace("Z", "+00:00"))
+    else:
+        at = datetime.fromtimestamp(moment, UTC)
+    return at.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _shown(metric: str) -> str:
+    name, _, k = metric.partition("@")
+    return f"{_METRICS.get(name, name)}@{k}"
+
+
+def main() -> int:
+    harden()
+    die_with_parent()
+    import uvicorn
+
+    paths, where = environment.find(), environment.ports()
+    os.environ.setdefault("DVC_SITE_CACHE_DIR", str(paths.home / "dvc-site"))
+    app = pages.create(Page(paths, where).state, folders(paths), where.page)
+    uvicorn.run(app, host="127.0.0.1", port=where.page, log_level="warning", timeout_graceful_shutdown=1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Runs that nobody works on any more get an end: Crashed, with the reason.
+
+A run whose process was killed together with its runner stays Running for ever. While the servers are up an automation
+notices (``flows/automations.py``); what an earlier session left, and what is still open when the session ends, is swept
+here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+from flows.api import Api
+
+TAG = "fusionrec"
+OPEN = ("RUNNING", "PENDING", "CANCELLING")
+
+
+def sweep(api: Api, reason: str) -> list[str]:
+    """Make open runs of this project's deployments terminal whose process is gone; returns their ids.
+
+    Waiting (Scheduled) and paused runs stay as they are.
+    """
+    found = api.post("/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}})
+    ids = [deployment["id"] for deployment in found]
+    if not ids:
+        return []
+    runs = api.post(
+        "/flow_runs/filter",
+        {"flow_runs": {"deployment_id": {"any_": ids}, "state": {"type": {"any_": list(OPEN)}}}},
+    )
+    alive = working()
+    swept = []
+    for run in runs:
+        if run["id"] not in alive:
+            _crash(api, run, reason)
+            swept.append(run["id"])
+    return swept
+
+
+def _crash(api: Api, run: dict[str, Any], reason: str) -> None:
+    state = {"type": "CRASHED", "name": "Crashed", "message": f"{reason} (it was {run['state_name']})"}
+    api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    tasks = api.post(
+        "/task_runs/filter",
+        {
+            "flow_runs": {"id": {"any_": [run["id"]]}},
+            "task_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}},
+        },
+    )
+    for task in tasks:
+        api.post(f"/task_runs/{task['id']}/set_state", {"state": state, "force": True})
+
+
+def working() -> set[str]:
+    """Ids of the flow runs that a live process on this machine works on: Prefect names the run in its environment."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.status() != psutil.STATUS_ZOMBIE and (run := process.environ().get("PREFECT__FLOW_RUN_ID")):
+                found.add(run)
+        except (psutil.Error, OSError):
+            continue
+    return found
