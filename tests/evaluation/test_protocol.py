@@ -7,7 +7,6 @@ import pytest
 from scipy import sparse
 
 from fusionrec.evaluation import metrics, slices
-from fusionrec.evaluation.knockout import knock_out
 from fusionrec.evaluation.protocol import evaluate, take
 from fusionrec.types import Requests
 
@@ -148,46 +147,3 @@ def test_misuse_is_told(world):
         evaluate(world.model(), world.requests, [part, part])
     with pytest.raises(ValueError, match="cold flags"):
         slices.build(world.requests, world.positives, world.cold[:-1], {})
-
-
-def test_knock_out_finds_the_planted_modality(world):
-    model = world.model()
-    parts = [p for p in parts_of(world) if p.name in ("all", "cold")]
-    full = evaluate(model, world.requests, parts, (10,))
-    found = {k.modality: k for k in knock_out(model, world.requests, parts, full, "ndcg@10", repeats=500)}
-    assert set(found) == {"text", "image"}
-    for one in found.values():
-        assert one.loss["all"].difference == pytest.approx(one.full["all"] - one.masked["all"])
-        assert one.loss["all"].low < one.loss["all"].difference < one.loss["all"].high
-    assert found["text"].loss["all"].low > 0  # the stronger taste
-    # the catalogue is whole again, and the answers are those of before
-    assert model.items is world.items
-    again = evaluate(model, world.requests, parts, (10,))
-    np.testing.assert_array_equal(again.lists["all"], full.lists["all"])
-
-
-def test_knock_out_of_an_unused_modality_loses_nothing(world):
-    from dataclasses import replace
-
-    items = replace(
-        world.items,
-        features={**world.items.features, "blank": np.zeros((len(world.items), 2), np.float32)},
-        present={**world.items.present, "blank": np.ones(len(world.items), bool)},
-        group={**world.items.group, "blank": np.zeros(len(world.items), np.int16)},
-    )
-    model = world.model()
-    model.attach(items)
-    part = parts_of(world)[:1]
-    full = evaluate(model, world.requests, part, (10,))
-    blank = next(k for k in knock_out(model, world.requests, part, full, "ndcg@10") if k.modality == "blank")
-    assert blank.loss["all"].difference == 0 and blank.loss["all"].p == 1.0
-
-
-def test_re_attaches_after_a_failure(world):
-    model = world.model()
-    part = parts_of(world)[:1]
-    full = evaluate(model, world.requests, part, (10,))
-    model._score = lambda requests: np.full(requests.history.shape, np.nan, np.float32)
-    with pytest.raises(ValueError, match="NaN"):
-        knock_out(model, world.requests, part, full, "ndcg@10")
-    assert model.items is world.items

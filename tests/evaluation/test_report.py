@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from fusionrec.evaluation import charts, plots, report
+from fusionrec.evaluation import charts, drawings, plots, report
+from fusionrec.evaluation import story as told
 from fusionrec.evaluation.pictures import thumbnail
 
 
@@ -62,9 +63,10 @@ def story(**changes):
         "pairs": 8,
         "asked": 9,
         "cold_items": 2,
+        "cold_pairs": 3,
         "protocol": {"split": "x"},
     }
-    return replace(report.Story("fused", ("text",), "ndcg@20", facts, table, tests), **changes)
+    return replace(told.Story("fused", ("text",), "ndcg@20", facts, table, tests), **changes)
 
 
 def test_hostile_words_stay_words(evaluated, hostile):
@@ -89,10 +91,10 @@ HOSTILE_WORDS = [
 
 def test_injection_adds_no_element():
     def page(words):
-        items = [report.Shown(word, word, None, True, True) for word in words]
+        items = [told.Shown(word, word, None, True, True, {word: True}, word) for word in words]
         return Page(
             report.render(
-                story(label="".join(words), modalities=words, samples=[report.Sample(items, items, 3, 1)])
+                story(label="".join(words), modalities=words, samples=[told.Sample(items, items, 3, 1)])
             ).decode("utf-8")
         )
 
@@ -128,8 +130,8 @@ def test_verdict_follows_the_tests():
 
 
 def test_a_low_bound_of_zero_is_drawn_at_zero():
-    assert report.bar({"mean": 0.4, "low": 0.0, "high": 0.5}, "x")["low"] == 0.0
-    assert report.bar({"mean": 0.4, "low": None, "high": None}, "x")["low"] == 0.4
+    assert drawings.bar({"mean": 0.4, "low": 0.0, "high": 0.5}, "x")["low"] == 0.0
+    assert drawings.bar({"mean": 0.4, "low": None, "high": None}, "x")["low"] == 0.4
 
 
 def test_same_story_same_bytes():

@@ -26,6 +26,8 @@ FILES = {
     "plots/recall_by_k.csv",
     "plots/knockout.csv",
     "plots/popularity.csv",
+    "plots/missing.csv",
+    "plots/beyond.csv",
 }
 
 

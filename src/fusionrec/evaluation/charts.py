@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 INK, MUTED, ACCENT, PALE = "#1f2933", "#7b8794", "#c2410c", "#9aa5b1"
-WIDTH = 520
+WIDTH = 440
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _SCHEME = ["#c2410c", "#2563a8", "#15803d", "#7c3aed", "#b7791f", "#0e7490", "#be185d", "#57606a", "#4d7c0f"]
 
@@ -51,10 +51,10 @@ def _style(chart: Any, title: str) -> Any:
             domain=False,
             ticks=False,
             labelFontSize=12,
-            labelLimit=230,
+            labelLimit=190,
             labelPadding=9,
         )
-        .configure_legend(labelColor=INK, labelFontSize=12, labelLimit=230, title=None, orient="bottom", columns=4)
+        .configure_legend(labelColor=INK, labelFontSize=12, labelLimit=200, title=None, orient="bottom", columns=3)
     )
 
 
@@ -88,29 +88,61 @@ def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Seque
     """One line a ``label`` over ``k``; ``names`` fixes the colours, the main model first."""
     import altair as alt
 
-    chart = (
-        alt.Chart(alt.Data(values=[dict(r) for r in rows]))
-        .mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
+    x = alt.X(
+        "k:Q",
+        title="list length K",
+        scale=alt.Scale(type="log", nice=False),
+        axis=alt.Axis(values=sorted({r["k"] for r in rows})),
+    )
+    return svg(_style(_coloured(alt.Chart(alt.Data(values=[dict(r) for r in rows])), x, axis, names), title))
+
+
+def falling(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Sequence[str]) -> str:
+    """One line a ``label`` over ``share`` ; the first of ``names`` with a bar from ``low`` to ``high``."""
+    import altair as alt
+
+    base = alt.Chart(alt.Data(values=[dict(r) for r in rows]))
+    shares = sorted({r["share"] for r in rows})
+    x = alt.X(
+        "share:Q",
+        title="share lost at random",
+        scale=alt.Scale(domain=[0, shares[-1]], nice=False),
+        axis=alt.Axis(values=shares, format="%", grid=False),
+    )
+    bars = (
+        base.transform_filter(alt.FieldEqualPredicate(field="label", equal=names[0]))
+        .mark_rule(strokeWidth=3, opacity=0.35, color=ACCENT)
+        .encode(x=x, y=alt.Y("low:Q", title=axis, scale=alt.Scale(zero=False)), y2="high:Q")
+    )
+    return svg(_style(alt.layer(bars, _coloured(base, x, axis, names, zero=False)), title))
+
+
+def _coloured(base: Any, x: Any, axis: str, names: Sequence[str], zero: bool = True) -> Any:
+    """Lines with dots of ``value`` over ``x``, one colour a ``label``, the first of ``names`` in front."""
+    import altair as alt
+
+    return (
+        base.mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
         .encode(
-            x=alt.X(
-                "k:Q",
-                title="list length K",
-                scale=alt.Scale(type="log", nice=False),
-                axis=alt.Axis(values=sorted({r["k"] for r in rows})),
-            ),
-            y=alt.Y("value:Q", title=axis),
+            x=x,
+            y=alt.Y("value:Q", title=axis, scale=alt.Scale(zero=zero)),
             color=alt.Color("label:N", scale=alt.Scale(domain=list(names), range=(_SCHEME * 3)[: len(names)])),
             opacity=alt.condition(
                 alt.FieldEqualPredicate(field="label", equal=names[0]), alt.value(1), alt.value(0.75)
             ),
         )
-        .properties(height=250)
+        .properties(height=230)
     )
-    return svg(_style(chart, title))
 
 
-def losses(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> str:
-    """A bar from zero with its interval for each ``label`` and ``part`` (one colour a part)."""
+PAIRED = ("#c2410c", "#f0a983", "#2563a8", "#9cc0e4")
+"""Two hues, each strong and pale, for bars of two by two parts."""
+
+
+def grouped(
+    rows: Sequence[Mapping[str, Any]], title: str, axis: str, colours: Sequence[str] = (ACCENT, "#2563a8", "#9aa5b1")
+) -> str:
+    """A bar from zero with its interval for each ``label`` and ``part`` (one of ``colours`` a part)."""
     import altair as alt
 
     names = list(dict.fromkeys(r["label"] for r in rows))
@@ -119,11 +151,11 @@ def losses(rows: Sequence[Mapping[str, Any]], title: str, axis: str) -> str:
         y=alt.Y("label:N", sort=names, title=None, axis=alt.Axis(grid=False)),
         yOffset=alt.YOffset("part:N", sort=parts),
     )
-    scale = alt.Scale(domain=parts, range=[ACCENT, "#2563a8", "#57606a"][: len(parts)])
-    colour = alt.Color("part:N", scale=scale, sort=parts)
-    bars = base.mark_bar(opacity=0.85).encode(x=alt.X("mean:Q", title=axis), color=colour)
-    whiskers = base.mark_rule(color=INK, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-    return svg(_style(alt.layer(bars, whiskers).properties(height=alt.Step(20)), title))
+    scale = alt.Scale(domain=parts, range=(list(colours) * len(parts))[: len(parts)])
+    colour = alt.Color("part:N", scale=scale, sort=parts, legend=alt.Legend(columns=2))
+    bars = base.mark_bar().encode(x=alt.X("mean:Q", title=axis), color=colour)
+    whiskers = base.mark_rule(color=INK, strokeWidth=1.2, opacity=0.8).encode(x="low:Q", x2="high:Q")
+    return svg(_style(alt.layer(bars, whiskers).properties(height=alt.Step(15)), title))
 
 
 def shares(rows: Sequence[Mapping[str, Any]], title: str, names: Sequence[str], bands: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from fusionrec.evaluation import metrics
 from fusionrec.evaluation.knockout import KnockOut
+from fusionrec.evaluation.missing import Point
 from fusionrec.evaluation.protocol import Result
 from fusionrec.evaluation.table import number
 from fusionrec.types import Int64
@@ -92,6 +93,21 @@ def knockouts(found: Sequence[KnockOut]) -> list[dict[str, Any]]:
         }
         for one in found
         for part, loss in one.loss.items()
+    ]
+
+
+def degraded(found: Sequence[Point]) -> list[dict[str, Any]]:
+    """One row for each point of the missing-modality curve."""
+    return [
+        {
+            "hidden": one.hidden,
+            "share": one.share,
+            "score": number(one.mean),
+            "low": number(one.low),
+            "high": number(one.high),
+            "n": one.n,
+        }
+        for one in found
     ]
 
 

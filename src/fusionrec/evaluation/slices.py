@@ -15,8 +15,8 @@ from scipy import sparse
 from fusionrec.evaluation.metrics import Float64, canonical
 from fusionrec.types import Bool, Requests
 
-ORDER = ("all", "warm", "cold", "cold_only", "cold_users", "activity_low", "activity_mid", "activity_high")
-"""The slices that do not depend on the modalities, in the order of tables."""
+FEW = 3
+"""A user with at most this many choices in the history is nearly as cold as one with none."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,23 @@ def build(requests: Requests, positives: sparse.spmatrix, cold: Bool, present: M
 
     ``positives`` (B, I); ``cold`` (I,) bool, items without a row in train; ``present`` modality -> (I,) bool. A user is
     cold where ``requests.user`` is -1 (no row in train). Activity splits the other users into terciles by the
-    length of their history; users of equal length stay together.
+    length of their history; users of equal length stay together. ``history_none`` and ``history_few`` are the users
+    with nothing and with 1 to :data:`FEW` items in their history, known to train or not.
     """
     matrix = canonical(positives)
     if cold.shape != (matrix.shape[1],) or len(requests) != matrix.shape[0]:
         raise ValueError(
             f"positives {matrix.shape}, {len(requests)} requests, {cold.shape} cold flags; expected (B, I), B, (I,)"
         )
-    new = requests.user < 0
+    new, length = requests.user < 0, np.diff(requests.history.indptr)
     slices = [
         Slice("all", matrix),
         Slice("warm", of_items(matrix, ~cold)),
         Slice("cold", of_items(matrix, cold)),
         Slice("cold_only", of_items(matrix, cold), cold),
         Slice("cold_users", of_users(matrix, new)),
+        Slice("history_none", of_users(matrix, length == 0)),
+        Slice("history_few", of_users(matrix, (length > 0) & (length <= FEW))),
     ]
     slices += [Slice(f"activity_{name}", of_users(matrix, users)) for name, users in terciles(requests, ~new).items()]
     slices += [Slice(f"missing_{name}", of_items(matrix, ~present[name])) for name in sorted(present)]

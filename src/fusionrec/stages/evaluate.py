@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from fusionrec.config import Params
+from fusionrec.config import Evaluate, Params
 from fusionrec.data import split, tables
-from fusionrec.data.files import fresh_folder, to_json, write_bytes
 from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import DataRejected
-from fusionrec.evaluation import ceiling, comparisons, plots, report, samples, slices, table
-from fusionrec.evaluation.knockout import knock_out
+from fusionrec.evaluation import beyond, ceiling, comparisons, missing, outs, plots, report, samples, slices, table
+from fusionrec.evaluation.knockout import KnockOut, knock_out
 from fusionrec.evaluation.protocol import Result, evaluate
+from fusionrec.evaluation.story import Story
 from fusionrec.paths import Paths
 from fusionrec.registry.bundle import LoadedModel, load_model
-from fusionrec.types import Columns, ItemSet, Report
+from fusionrec.types import Columns, Int64, ItemSet, Report
 
 COLD_K = 10
 """List length of the cold-only headline."""
@@ -29,9 +28,66 @@ COLD_K = 10
 KNOCKOUT_SLICES = ("all", "cold", "cold_only")
 
 
+@dataclass(frozen=True)
+class Given:
+    """What is evaluated, on what: ``parts`` are the slices of ``asked``, ``train_count`` (I,) the items' train rows."""
+
+    spec: Evaluate
+    data: split.SplitData
+    asked: split.Asked
+    items: ItemSet
+    parts: list[slices.Slice]
+    train_count: Int64
+    models: dict[str, LoadedModel]
+    labels: dict[str, str]
+
+    @property
+    def metric(self) -> str:
+        return f"{self.spec.main_metric}@{self.spec.main_k}"
+
+    @property
+    def main(self) -> LoadedModel:
+        return self.models[table.MAIN]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the models answered, and what the main one answers with less."""
+
+    results: dict[str, Result]
+    knocked: list[KnockOut]
+    curve: list[missing.Point]
+
+
 def run(params: Params, paths: Paths) -> Report:
     """Writes data/evaluation/. Raises DataRejected where model, embeddings and splits speak of different items."""
-    told, clock, spec = Report("evaluate"), _Clock(), params.evaluate
+    told = Report("evaluate")
+    clock = _Clock(told)
+    given = read(params, paths)
+    clock.lap("load")
+    found = answers(given, clock)
+    written = numbers(params, paths, given, found)
+    clock.lap("statistics")
+    page = report.render(story(params, paths, given, found, written))
+    clock.lap("report")
+    outs.write(paths.evaluation, written, page)
+    clock.lap("write")
+    told.counts |= {
+        "users": len(given.asked.users),
+        "pairs": written.tests["n_pairs"],
+        "items": len(given.items),
+        "models": len(found.results),
+        "cold_items": int((given.train_count == 0).sum()),
+    }
+    told.table = [dict(row) for row in table.rows_for_people(written.rows)]
+    told.links["report"] = (paths.evaluation / "report.html").relative_to(paths.project).as_posix()
+    told.notes += notes(written.tests)
+    return told
+
+
+def read(params: Params, paths: Paths) -> Given:
+    """Splits, embeddings and models of the project, attached to each other."""
+    spec = params.evaluate
     data = split.load(paths, ("train", "valid", "test"))
     asked = split.requests(data, "test", ("train", "valid") if spec.history == "train+valid" else ("train",))
     items = embeddings.load(paths, tuple(params.modalities)) if params.modalities else ItemSet(ids=data.items)
@@ -40,90 +96,57 @@ def run(params: Params, paths: Paths) -> Report:
     train_count = np.bincount(data.train.item, minlength=len(items))
     parts = slices.build(asked.requests, asked.positives, train_count == 0, items.present)
     models = load_models(paths, data, items)
-    clock.lap(told, "load")
-
-    ks, metric = sorted({*spec.k, spec.main_k, COLD_K}), f"{spec.main_metric}@{spec.main_k}"
-    results = {
-        name: evaluate(models[name].retriever, asked.requests, parts, ks, name=name, depth=max(plots.CURVE))
-        for name in table.order(models)
-    }
-    clock.lap(told, "rank")
-    main = models[table.MAIN]
-    knocked = knock_out(
-        main.retriever,
-        asked.requests,
-        [p for p in parts if p.name in KNOCKOUT_SLICES],
-        results[table.MAIN],
-        metric,
-        repeats=spec.bootstrap,
-        seed=spec.seed,
-    )
-    clock.lap(told, "knock-out")
-
     labels = {name: table.label(name, model.label, model.modalities) for name, model in models.items()}
     labels |= {name: table.label(name) for name in ("oracle", "random")}
-    rows, tests = statistics(params, paths, data, asked, parts, results, labels)
-    clock.lap(told, "statistics")
+    return Given(spec, data, asked, items, parts, train_count, models, labels)
+
+
+def answers(given: Given, clock: _Clock) -> Found:
+    """Every model's lists and scores; the main model's without each modality, and with fewer and fewer."""
+    spec, requests, model = given.spec, given.asked.requests, given.main.retriever
+    ks = sorted({*spec.k, spec.main_k, COLD_K})
+    results = {
+        name: evaluate(given.models[name].retriever, requests, given.parts, ks, name=name, depth=max(plots.CURVE))
+        for name in table.order(given.models)
+    }
+    clock.lap("rank")
+    parts, full = [p for p in given.parts if p.name in KNOCKOUT_SLICES], results[table.MAIN]
+    knocked = knock_out(model, requests, parts, full, given.metric, repeats=spec.bootstrap, seed=spec.seed)
+    clock.lap("knock-out")
+    curve = missing.degradation(
+        model, requests, given.asked.positives, full, given.metric, repeats=spec.bootstrap, seed=spec.seed
+    )
+    clock.lap("missing")
+    return Found(results, knocked, curve)
+
+
+def numbers(params: Params, paths: Paths, given: Given, found: Found) -> outs.Outs:
+    """Everything that is written but the page."""
+    rows, tests = statistics(params, paths, given, found.results)
+    results, positives, labels = list(found.results.values()), given.asked.positives, given.labels
+    k, n_users = given.spec.main_k, len(given.data.users)
     drawn = {
         "models": rows,
-        "recall_by_k": plots.by_k(list(results.values()), asked.positives, labels),
-        "knockout": plots.knockouts(knocked),
-        "popularity": plots.exposure(list(results.values()), asked.positives, train_count, labels, spec.main_k),
+        "recall_by_k": plots.by_k(results, positives, labels),
+        "knockout": plots.knockouts(found.knocked),
+        "missing": plots.degraded(found.curve),
+        "popularity": plots.exposure(results, positives, given.train_count, labels, k),
+        "beyond": beyond.beyond_accuracy(results, positives, given.train_count, n_users, labels, k),
     }
-    shown = samples.draw(
-        asked.requests,
-        asked.positives,
-        results[table.MAIN].lists["all"],
-        train_count == 0,
-        data.items,
-        about_items(paths),
-        media_root(params, paths),
-        spec.samples,
-        spec.seed,
-    )
-    story = report.Story(
-        labels[table.MAIN],
-        main.modalities,
-        metric,
-        facts(params, data, asked),
-        rows,
-        tests,
-        by_k=drawn["recall_by_k"],
-        exposure=drawn["popularity"],
-        knockouts=drawn["knockout"],
-        samples=shown,
-    )
-    page = report.render(story)
-    clock.lap(told, "report")
-    write(paths.evaluation, rows, tests, metric, drawn, page, per_user(list(results.values()), asked.users))
-    clock.lap(told, "write")
-
-    told.counts |= {
-        "users": len(asked.users),
-        "pairs": tests["n_pairs"],
-        "items": len(items),
-        "models": len(results),
-        "cold_items": int((train_count == 0).sum()),
-    }
-    told.table = [dict(row) for row in table.rows_for_people(rows)]
-    told.links["report"] = (paths.evaluation / "report.html").relative_to(paths.project).as_posix()
-    told.notes += notes(tests)
-    return told
+    return outs.Outs(given.metric, rows, tests, drawn, outs.per_user(results, given.asked.users))
 
 
 def statistics(
-    params: Params, paths: Paths, data: split.SplitData, asked: split.Asked, parts: Sequence[slices.Slice],
-    results: Mapping[str, Result], labels: Mapping[str, str],
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:  # fmt: skip
+    params: Params, paths: Paths, given: Given, results: Mapping[str, Result]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of table.json and the content of tests.json."""
-    spec = params.evaluate
-    metric, repeats, seed = f"{spec.main_metric}@{spec.main_k}", spec.bootstrap, spec.seed
-    cold = next(p for p in parts if p.name == "cold_only")
+    metric, repeats, seed, labels = given.metric, given.spec.bootstrap, given.spec.seed, given.labels
+    cold = next(p for p in given.parts if p.name == "cold_only")
     ks = sorted({int(name.rpartition("@")[2]) for name in results[table.MAIN].values["all"]})
-    chance = {f"recall@{k}": slices.random_recall(asked.requests, cold, k) for k in ks}
-    _, item, when = data.rows(data.frames["test"])
-    digest = ceiling.pairs_digest(data.items, item, when)
-    oracle = ceiling.load(media_root(params, paths), digest, spec.history)
+    chance = {f"recall@{k}": slices.random_recall(given.asked.requests, cold, k) for k in ks}
+    _, item, when = given.data.rows(given.data.frames["test"])
+    digest = ceiling.pairs_digest(given.data.items, item, when)
+    oracle = ceiling.load(media_root(params, paths), digest, given.spec.history)
     rows = [
         *ceiling.rows(oracle, labels),
         *table.long_rows([Result("random", {"cold_only": chance}, {})], labels, repeats, seed),
@@ -131,7 +154,7 @@ def statistics(
     ]
     return rows, {
         "main_metric": metric,
-        "n_users": len(asked.users),
+        "n_users": len(given.asked.users),
         "n_pairs": len(item),
         "pairs_digest": digest,
         "comparisons": comparisons.against_others(results, labels, metric, repeats, seed),
@@ -141,15 +164,48 @@ def statistics(
     }
 
 
+def story(params: Params, paths: Paths, given: Given, found: Found, written: outs.Outs) -> Story:
+    """What the page tells, with the sample users and their pictures."""
+    asked, reads = given.asked, given.items.only(*given.main.modalities)
+    shown = samples.draw(
+        asked.requests,
+        asked.positives,
+        found.results[table.MAIN].lists["all"],
+        given.train_count == 0,
+        reads,
+        found.knocked,
+        about_items(paths),
+        media_root(params, paths),
+        given.spec.samples,
+        given.spec.seed,
+    )
+    drawn = written.drawn
+    return Story(
+        given.labels[table.MAIN],
+        given.main.modalities,
+        given.metric,
+        facts(params, given),
+        written.rows,
+        written.tests,
+        by_k=drawn["recall_by_k"],
+        exposure=drawn["popularity"],
+        beyond=drawn["beyond"],
+        knockouts=drawn["knockout"],
+        missing=drawn["missing"],
+        carried={m: float(reads.present[m].mean()) for m in reads.modalities},
+        samples=shown,
+    )
+
+
 class _Clock:
     """Seconds since the last lap, into a report."""
 
-    def __init__(self) -> None:
-        self.start = time.monotonic()
+    def __init__(self, told: Report) -> None:
+        self.told, self.start = told, time.monotonic()
 
-    def lap(self, told: Report, name: str) -> None:
+    def lap(self, name: str) -> None:
         now = time.monotonic()
-        told.seconds[name], self.start = now - self.start, now
+        self.told.seconds[name], self.start = now - self.start, now
 
 
 def load_models(paths: Paths, data: split.SplitData, items: ItemSet) -> dict[str, LoadedModel]:
@@ -186,74 +242,27 @@ def about_items(paths: Paths) -> dict[str, dict[str, Any]]:
     return {row[Columns.ITEM]: row for row in frame.select(names).iter_rows(named=True)}
 
 
-def facts(params: Params, data: split.SplitData, asked: split.Asked) -> dict[str, Any]:
+def facts(params: Params, given: Given) -> dict[str, Any]:
     """The sizes and the protocol, for the report."""
-    spec, kind = params.evaluate, params.split.kind.replace("_", " ")
+    spec, data = given.spec, given.data
     return {
         "train": len(data.train),
         "users": len(data.users),
         "n_items": len(data.items),
         "pairs": data.frames["test"].height,
-        "asked": len(asked.users),
-        "cold_items": len(data.items) - len(np.unique(data.train.item)),
+        "asked": len(given.asked.users),
+        "cold_items": int((given.train_count == 0).sum()),
+        "cold_pairs": next(p for p in given.parts if p.name == "cold").positives.nnz,
         "protocol": {
-            "split": kind,
+            "split": params.split.kind.replace("_", " "),
             "ranking": "every item is scored for every user; no sampled negatives",
             "never recommended": f"what the user chose before ({spec.history.replace('+', ' and ')})",
             "intervals": f"{spec.bootstrap} bootstrap resamples of users, 95 %",
             "tests": "sign-flip permutation over the same users, one-sided, Holm-corrected",
-            "random": "the exact expectation, not a simulation",
+            "chance": "the exact expectation, not a simulation",
+            "missing content": "each modality of each item is lost by a fixed lottery; what is lost early stays lost",
         },
     }
-
-
-def per_user(results: Sequence[Result], users: Sequence[str]) -> pl.DataFrame:
-    """Long rows: model, user (pseudonym), slice, and one Float64 column for each metric; users with a positive only."""
-    frames = []
-    for result in results:
-        for part, values in result.values.items():
-            keep = np.flatnonzero(~np.isnan(next(iter(values.values()))))
-            frames.append(
-                pl.DataFrame(
-                    {
-                        "model": pl.Series([result.model] * len(keep), dtype=pl.String),
-                        "user": pl.Series([users[int(i)] for i in keep], dtype=pl.String),
-                        "slice": pl.Series([part] * len(keep), dtype=pl.String),
-                        **{name: pl.Series(v[keep], dtype=pl.Float64) for name, v in values.items()},
-                    }
-                )
-            )
-    return pl.concat(frames)
-
-
-def write(
-    folder: Path, rows: list[dict[str, Any]], tests: Mapping[str, Any], metric: str,
-    drawn: Mapping[str, Sequence[Mapping[str, Any]]], page: bytes, users: pl.DataFrame,
-) -> None:  # fmt: skip
-    """data/evaluation/, replaced as a whole."""
-    columns = {
-        "models": ("model", "slice", "metric", "mean", "low", "high", "n"),
-        "recall_by_k": ("model", "k", "recall", "ndcg"),
-        "knockout": ("modality", "slice", "loss", "low", "high", "full", "masked", "n", "p"),
-        "popularity": ("model", "band", "share"),
-    }
-    parquet = io.BytesIO()
-    users.write_parquet(parquet, compression="zstd")
-    knockouts: dict[str, Any] = {}
-    for row in drawn["knockout"]:
-        knockouts.setdefault(row["modality"], {})[row["slice"]] = {
-            key: row[key] for key in ("loss", "low", "high", "full", "masked", "n", "p")
-        }
-    with fresh_folder(folder) as target:
-        for name, names in columns.items():
-            write_bytes(target / "plots" / f"{name}.csv", plots.as_csv(drawn[name], names))
-        write_bytes(target / "per_user.parquet", parquet.getvalue())
-        write_bytes(target / "report.html", page)
-        write_bytes(target / "knockout.json", to_json({"metric": metric, "modalities": knockouts}))
-        write_bytes(target / "tests.json", to_json(tests))
-        write_bytes(target / "table.json", to_json(rows))
-        write_bytes(target / "headline.json", to_json(comparisons.headline(rows)))
-        write_bytes(target / "metrics.json", to_json(comparisons.nested(rows)))
 
 
 def notes(tests: Mapping[str, Any]) -> list[str]:
