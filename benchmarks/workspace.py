@@ -21,6 +21,7 @@ NEEDED = (
     "src",
     "data/embeddings/.gitkeep",
     ".dvc/config",
+    ".dvc/plots",
 )
 
 
