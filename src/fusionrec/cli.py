@@ -168,6 +168,26 @@ def guard(
 
 
 @app.command()
+def monitor(
+    batch: Annotated[Path, typer.Argument(metavar="BATCH", help="a catalogue folder, as source.root is")],
+) -> None:
+    """Compare a batch with what the project was built on: what drifted, and who is to blame. Exit 5 on drift."""
+    from fusionrec.errors import DriftDetected
+    from fusionrec.stages import monitor as stage
+    from fusionrec.stages.lock import default_wait, project_lock
+    from fusionrec.stages.runner import show, write_json
+
+    paths = _paths()
+    params = _params(paths)
+    with project_lock(paths.home, "monitor", default_wait()):
+        report = stage.run(params, paths, batch).as_dict()
+    write_json(paths.reports / "monitor.json", report)
+    show(report)
+    if report["counts"]["drift"]:
+        raise DriftDetected(f"{report['notes'][0]} See {report['links']['report']}")
+
+
+@app.command()
 def check(folder: Annotated[Path, typer.Argument(help="a folder with items and interactions")]) -> None:
     """Look at a catalogue folder as ingest would: found columns, rows, a suggested source section."""
     from fusionrec.data.check import check as look
