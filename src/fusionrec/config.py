@@ -19,6 +19,7 @@ from fusionrec.data.split import AnySplit
 from fusionrec.errors import ConfigError
 from fusionrec.fusion import AnyFusion
 from fusionrec.modalities import AnyModality
+from fusionrec.monitoring.spec import Monitor
 from fusionrec.recommenders import AnyRetriever
 from fusionrec.types import Spec
 
@@ -124,6 +125,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+    monitor: Monitor = Monitor()
         raise ConfigError(f"{path.name} not found in {path.parent}") from None
     except OSError as error:
         raise ConfigError(f"{path.name} cannot be read: {error.strerror}") from None
