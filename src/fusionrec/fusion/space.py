@@ -18,7 +18,7 @@ MIN_GROUP = 20  # a smaller group is standardised with the statistics of all row
 SHUFFLES = 20  # a modality without taste keeps a direction with a chance of about 1 in 21
 TOO_FEW = 8  # components kept of each modality where the log is too short to tell any direction from chance
 MAX_USERS = 50_000  # more users do not change the directions
-RIDGE = 0.05  # share of the largest variance added to each: the last components are mostly noise
+RIDGE = 0.1  # share of the largest variance added to each: the last components are mostly noise; chosen on validation
 
 
 class FeatureSpace:
