@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +23,8 @@ import pytest
 
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
-from fusionrec.registry import mlflow_store
-from fusionrec.registry.bundle import save_bundle, save_model
+from fusionrec.registry import mlflow_store, recording, registering
+from fusionrec.registry.bundle import read_bundle_json, save_bundle, save_model
 from fusionrec.types import Interactions, ItemSet, item_order
 
 N_USERS, N_ITEMS, D = 67, 31, 7
@@ -141,3 +151,93 @@ def home(empty_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(empty_store, tmp_path / "home")
     return tmp_path / "home"
+
+
+def register(home: Path, folder: Path, name: str = "fusionrec") -> mlflow_store.Registered:
+    """Make a version of a bundle, without judging it."""
+    return registering.register(home, name, "exp", read_bundle_json(folder), lambda: recording.Entry(bundle=folder))
+
+
+@dataclass
+class Server:
+    """A real `mlflow server` on a free port; ``call`` speaks its REST API as MLflow's pages do."""
+
+    uri: str
+    process: subprocess.Popen[bytes]
+
+    def call(self, path: str, method: str = "POST", **body: str) -> dict:
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.uri}/api/2.0/mlflow/{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            return json.loads(answer.read() or b"{}")
+
+    def move(self, name: str, version: int) -> None:
+        self.call("registered-models/alias", name=name, alias="champion", version=str(version))
+
+    def drop(self, name: str) -> None:
+        self.call("registered-models/alias", "DELETE", name=name, alias="champion")
+
+    def champion(self, name: str) -> int | None:
+        try:
+            found = self.call(f"registered-models/alias?name={name}&alias=champion", "GET")
+        except urllib.error.HTTPError:
+            return None
+        return int(found["model_version"]["version"])
+
+    def tags(self, name: str, version: int) -> dict[str, str]:
+        found = self.call(f"model-versions/get?name={name}&version={version}", "GET")["model_version"]
+        return {tag["key"]: tag["value"] for tag in found.get("tags", [])}
+
+    def signal(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+
+
+def start_server(folder: Path, database: Path) -> Server:
+    """Start a server on a copy of ``database`` and wait until it answers."""
+    shutil.copy(database, folder / "server.db")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder / "art"),
+        ],
+        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd=folder,
+    )  # fmt: skip
+    uri = f"http://127.0.0.1:{port}"
+    for _ in range(160):
+        try:
+            urllib.request.urlopen(f"{uri}/health", timeout=1).close()  # noqa: S310
+            return Server(uri, process)
+        except OSError:
+            assert process.poll() is None, "the server ended"
+            time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    pytest.fail("the MLflow server did not start within 80 s")
+
+
+@pytest.fixture(scope="session")
+def shared_server(empty_store, tmp_path_factory) -> Iterator[Server]:
+    server = start_server(tmp_path_factory.mktemp("server"), empty_store / "mlflow/mlflow.db")
+    try:
+        yield server
+    finally:
+        server.signal(signal.SIGKILL)
+        server.process.wait()
+
+
+@pytest.fixture
+def server(shared_server, monkeypatch) -> Iterator[Server]:
+    """The shared server as this test's registry; running again when the test ends."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", shared_server.uri)
+    yield shared_server
+    shared_server.signal(signal.SIGCONT)

@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 
 from fusionrec.errors import ConfigError, IntegrityError, Unavailable
-from fusionrec.registry import bundle, mlflow_store, tracking
+from fusionrec.registry import bundle, mlflow_store, recording, registering, tracking
 
 
-def entry(folder: Path, **kwargs) -> mlflow_store.Entry:
-    return mlflow_store.Entry(
+def entry(folder: Path, **kwargs) -> recording.Entry:
+    return recording.Entry(
         bundle=folder,
         params={"train": {"seed": 3, "retriever": {"kind": "ease", "reg": 2.5}, "baselines": []}},
         metrics={"ease": {"all": {"ndcg@20": 0.25, "note": "x", "gone": float("nan")}}},
-        datasets=[mlflow_store.Dataset("train", "training", "data/splits/train.parquet", "d" * 32, "dvc.md5", 99)],
+        datasets=[recording.Dataset("train", "training", "data/splits/train.parquet", "d" * 32, "dvc.md5", 99)],
         texts={"card.md": "# <b>card</b>"},
         curve=[{"step": 0, "epoch": 0, "loss": 0.5}, {"step": 1, "epoch": 1, "loss": 0.25}],
         tags={"git_commit": "unknown", "data_version": "v"},
@@ -30,7 +30,7 @@ def entry(folder: Path, **kwargs) -> mlflow_store.Entry:
 
 def register(home: Path, folder: Path, **kwargs) -> mlflow_store.Registered:
     about = bundle.read_bundle_json(folder)
-    return mlflow_store.register(home, "fusionrec", "exp", about, lambda: entry(folder, **kwargs))
+    return registering.register(home, "fusionrec", "exp", about, lambda: entry(folder, **kwargs))
 
 
 def test_registering_records_everything_once(home, ease_bundle, world, tmp_path):
@@ -156,6 +156,6 @@ def test_an_older_schema_says_how_to_upgrade(home):
 
 def test_names_that_mlflow_takes():
     nested = {"a": {"ndcg@20": 1, "ndcg 20": 2, "ndcg/20": 3, "x": True, "y": None, "z": float("inf")}, "..": {"é": 4}}
-    flat = mlflow_store.safe_metrics(nested)
+    flat = recording.safe_metrics(nested)
     assert flat["a/ndcg_at_20"] == 1.0 and sorted(flat.values()) == [1.0, 2.0, 3.0, 4.0] and len(flat) == 4
-    assert dict(mlflow_store.flatten({"a": {"b": [1, {"c": 2}]}, "e": {}})) == {"a.b.0": 1, "a.b.1.c": 2, "e": {}}
+    assert dict(recording.flatten({"a": {"b": [1, {"c": 2}]}, "e": {}})) == {"a.b.0": 1, "a.b.1.c": 2, "e": {}}

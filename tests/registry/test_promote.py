@@ -15,10 +15,10 @@ from fusionrec.paths import Paths
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.registry import mlflow_store, signing, verdict
-from fusionrec.registry.bundle import read_bundle_json
 from fusionrec.stages import promote
 
 from .conftest import bundled
+from .conftest import register as register_bundle
 
 
 @pytest.fixture
@@ -46,9 +46,7 @@ def params():
 
 def register(world, paths, spec, folder, **kwargs) -> mlflow_store.Registered:
     bundled(world, spec, folder, **kwargs)
-    return mlflow_store.register(
-        paths.home, "fusionrec", "exp", read_bundle_json(folder), lambda: mlflow_store.Entry(bundle=folder)
-    )
+    return register_bundle(paths.home, folder)
 
 
 def alias(paths, name="champion"):

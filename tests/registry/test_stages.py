@@ -6,11 +6,9 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 
 import polars as pl
 import pytest
@@ -18,13 +16,14 @@ import yaml
 
 from fusionrec import config
 from fusionrec.data.split import Splits, write
-from fusionrec.errors import DataRejected
+from fusionrec.errors import DataRejected, GateFailed, Unavailable
 from fusionrec.paths import Paths
 from fusionrec.recommenders.ease import EASE
-from fusionrec.registry import mlflow_store, tracking
-from fusionrec.registry.bundle import load_bundle, read_bundle_json, save_model
+from fusionrec.recommenders.popularity import Popularity
+from fusionrec.registry import description, mlflow_store, registering, tracking
+from fusionrec.registry.bundle import load_bundle, save_model
 from fusionrec.registry.card import inert, model_card
-from fusionrec.stages import bundle, promote, register
+from fusionrec.stages import bundle, judging, promote, register
 
 HOSTILE = "<script>alert(1)</script>|[x](javascript:y)\n# h `c`"
 
@@ -127,6 +126,121 @@ def test_register_records_where_the_model_comes_from(paths, params, monkeypatch)
     assert {"report.html", "model_card.md"} <= files
 
 
+def test_a_version_is_judged_once_when_it_is_registered(paths, params, world, monkeypatch):
+    bundle.run(params, paths)
+    report = register.run(params, paths)
+    assert report.counts == {"version": 1, "created": 1, "passed": 1}
+    row = report.table[0]
+    assert (row["version"], row["gate"], row["against"], row["metric"]) == (1, "passed", "popularity", "ndcg@3")
+    assert row["difference"] == pytest.approx(row["challenger"] - row["opponent"], abs=1e-5) and row["p"] < 0.05
+    assert report.notes[1].startswith("gate: passed: ndcg@3 ") and "of popularity" in report.notes[1]
+    tags = version_tags(paths, 1)
+    assert (tags["gate"], tags["gate_p"]) == ("passed", f"{row['p']:.4f}") and tags["gate_metric"] in report.notes[1]
+    with tracking.client(paths.home) as (client, _):
+        version = client.get_model_version("fusionrec", "1")
+        assert "champion" not in version.aliases
+        assert version.description.startswith("**Gate: passed**") and "| warm | " in version.description
+        assert f"/runs/{version.run_id}/artifacts/report.html)" in version.description
+        assert "`fusionrec guard`" in client.get_registered_model("fusionrec").description
+
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "judge", lambda *_: pytest.fail("a version that has its verdict is not judged again"))
+        again = register.run(params, paths)
+        assert again.counts == {"version": 1, "created": 0, "passed": 1} and again.table == report.table
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "_compare", lambda *_: pytest.fail("promote takes the verdict that is there"))
+        promoted = promote.run(params, paths)
+        assert promoted.table == report.table and "is champion" in promoted.notes[-1]
+
+    # a second version, refused: registration is done all the same, and says why
+    other(paths, world)
+    bundle.run(params, paths)
+    second = register.run(params, paths)
+    assert (second.counts["version"], second.counts["passed"]) == (2, 0)
+    assert any("not better than champion (version 1)" in note for note in second.notes)
+    assert version_tags(paths, 2)["gate"] == "refused" and "not better" in version_tags(paths, 2)["gate_reason"]
+    with tracking.client(paths.home) as (client, _):
+        told = client.get_model_version("fusionrec", "2").description
+    assert "**Gate: refused**" in told and r"train.retriever.kind: popularity \(was ease\)" in told
+
+    # other rules or other test choices: the verdict is not used again
+    strict = params.model_copy(update={"registry": config.Registry()})
+    with pytest.raises(GateFailed, match="not comparable"):
+        promote.run(strict, paths)
+
+
+def version_tags(paths, version):
+    return mlflow_store.find(paths.home, "fusionrec", version=version).tags
+
+
+def other(paths, world):
+    """A weaker model in place of the first."""
+    retriever = Popularity().build()
+    retriever.fit(world.train, world.train.select([]), world.items.only())
+    save_model(
+        paths.model,
+        retriever,
+        spec={"retriever": {"kind": "popularity"}},
+        label="popularity",
+        modalities={},
+        seed=0,
+        train_end=world.trained["timestamp"].max(),
+        curve=[],
+    )
+
+
+def test_what_cannot_be_judged_is_registered_and_says_so(paths, params):
+    bundle.run(params, paths)
+    (paths.splits / "test.parquet").unlink()
+    report = register.run(params, paths)
+    assert "passed" not in report.counts and report.notes[-1].startswith("not judged: ")
+    assert version_tags(paths, 1)["gate"] == "not judged"
+
+
+def test_the_unchanged_case_loads_no_torch(paths, params):
+    """Seconds that every run would pay."""
+    bundle.run(params, paths)
+    register.run(params, paths)
+    code = (
+        "import sys; from pathlib import Path; from fusionrec import config; from fusionrec.paths import Paths; "
+        "from fusionrec.stages import register; raw = __import__('json').loads(sys.argv[3]); "
+        "report = register.run(config.parse(raw), Paths(Path(sys.argv[1]), Path(sys.argv[2]))); "
+        "assert report.counts['passed'] == 1; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    raw = json.dumps(params.model_dump(mode="json"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(paths.project), str(paths.home), raw], capture_output=True, text=True
+    )
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_a_comparison_page_lies_beside_a_version(paths, params, world):
+    rows = [{"model": "model", "label": HOSTILE, "slice": "all", "metric": "ndcg@3", "mean": 0.5, "low": 0.4,
+             "high": 0.6, "n": 67}]  # fmt: skip
+    (paths.evaluation / "table.json").write_text(json.dumps(rows))
+    (paths.evaluation / "tests.json").write_text(json.dumps({"main_metric": "ndcg@3", "pairs_digest": None}))
+    (paths.splits / "summary.json").write_text(json.dumps({"items": len(world.items.ids)}))
+    bundle.run(params, paths)
+    register.run(params, paths)
+    promote.run(params, paths)
+    other(paths, world)
+    bundle.run(params, paths)
+    register.run(params, paths)
+    page = mlflow_store.read_file(paths.home, mlflow_store.find(paths.home, "fusionrec", version=2), "comparison.html")
+    assert b"version 1" in page and b"<script" not in page
+    assert mlflow_store.read_file(paths.home, mlflow_store.find(paths.home, "fusionrec", version=2), "no.html") is None
+
+
+def test_a_hostile_description_is_plain_text():
+    verdict = {"verdict": "refused", "opponent": HOSTILE, "reasons": [HOSTILE], "slices": {HOSTILE: {
+        "challenger": 0.5, "opponent": 0.25, "n": 7}}}  # fmt: skip
+    text = description.describe(verdict, [HOSTILE] * 14, {"report": "#/x"})
+    assert "<script" not in text and "](javascript" not in text and "\n# h" not in text
+    assert "- and 2 more" in text and "[report](#/x)" in text
+    changed = description.changes({"a": {"b": 1, "c": 2}, "n_items": 3}, {"a": {"b": 1, "d": 4}, "n_items": 5})
+    assert changed == ["a.c: 2 (new)", "a.d: gone (was 4)", "n items: 3 (was 5)"]
+
+
 def test_a_hostile_card_is_plain_text():
     manifest = {
         "kind": HOSTILE,
@@ -154,74 +268,56 @@ def test_a_hostile_card_is_plain_text():
     assert inert("名字 a_b") == "名字 a\\_b"
 
 
-@pytest.fixture
-def server(empty_store, tmp_path):
-    """A real `mlflow server` on a free port."""
-    import shutil
-
-    shutil.copy(empty_store / "mlflow/mlflow.db", tmp_path / "server.db")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-            "--backend-store-uri",
-            f"sqlite:///{tmp_path / 'server.db'}",
-            "--artifacts-destination",
-            str(tmp_path / "art"),
-        ],
-        env=env,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd=tmp_path,
-    )
-    uri = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(160):
-            try:
-                urllib.request.urlopen(f"{uri}/health", timeout=1).close()  # noqa: S310
-                break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                time.sleep(0.5)
-        else:
-            pytest.fail("the MLflow server did not start within 80 s")
-        yield uri, process
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def count_versions(server):
+    found = server.call("model-versions/search?filter=name%3D%27fusionrec%27", "GET")
+    return len(found.get("model_versions", []))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_real_server(server, paths, params, monkeypatch):
-    from fusionrec.errors import Unavailable
-
-    uri, process = server
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+def test_a_server_that_dies_while_it_is_written_to(server, paths, params, monkeypatch):
+    """Stopped (not closed: the worst case) in the middle of the upload, then before judging, then before the start."""
     bundle.run(params, paths)
-    first = register.run(params, paths)
-    second = register.run(params, paths)
-    assert (first.counts["created"], second.counts["created"]) == (1, 0)
-    assert first.links["version"] == f"{uri}/#/models/fusionrec/versions/1"
+    before = digests(paths.bundle)
+    whole = registering.log_run
+
+    def cut_off(client, run_id, entry):
+        whole(client, run_id, entry)
+        server.signal(signal.SIGSTOP)
+
+    monkeypatch.setattr(registering, "log_run", cut_off)
+    assert_unavailable(params, paths)
+    server.signal(signal.SIGCONT)
+    monkeypatch.setattr(registering, "log_run", whole)
+    assert count_versions(server) == 0 and digests(paths.bundle) == before
+
+    judge = judging.judge
+
+    def stopped(*arguments):
+        server.signal(signal.SIGSTOP)
+        return judge(*arguments)
+
+    monkeypatch.setattr(judging, "judge", stopped)
+    assert_unavailable(params, paths)
+    server.signal(signal.SIGCONT)
+    monkeypatch.setattr(judging, "judge", judge)
+    assert count_versions(server) == 1 and "gate" not in server.tags("fusionrec", 1)
+
+    done = register.run(params, paths)  # what is missing is made up for
+    assert (done.counts["created"], done.counts["passed"]) == (0, 1) and server.tags("fusionrec", 1)["gate"] == "passed"
+    assert done.links["version"] == f"{server.uri}/#/models/fusionrec/versions/1"
     promote.run(params, paths)
-    champion = mlflow_store.find(paths.home, "fusionrec", alias="champion")
-    assert champion.tags["bundle_digest"] == read_bundle_json(paths.bundle)["bundle"]
-    assert os.environ["MLFLOW_TRACKING_URI"] == uri
-    os.killpg(process.pid, signal.SIGSTOP)
+    assert server.champion("fusionrec") == 1 and os.environ["MLFLOW_TRACKING_URI"] == server.uri
+    experiment = server.call("experiments/get-by-name?experiment_name=fusionrec", "GET")["experiment"]["experiment_id"]
+    runs = server.call("runs/search", experiment_ids=[experiment])["runs"]
+    assert sorted(run["info"]["status"] for run in runs) == ["FINISHED", "KILLED"]
+
+    server.signal(signal.SIGSTOP)
+    assert_unavailable(params, paths)
+
+
+def assert_unavailable(params, paths):
     start = time.monotonic()
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="nothing is lost") as caught:
         register.run(params, paths)
-    assert time.monotonic() - start < 60
+    assert time.monotonic() - start < 60 and caught.value.exit_code == 69

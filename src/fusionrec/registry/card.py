@@ -25,32 +25,16 @@ def model_card(
 ) -> str:  # fmt: skip
     """``manifest``: the model's; ``about``: bundle.json; ``rows``: table.json (model, label, slice, metric,
     mean, low, high, n); ``sizes``: what it was made from; ``protocol``: how it was measured."""
-    kind, modalities = inert(manifest["kind"]), sorted(manifest["modalities"])
     lines = [
         "---",
         "library_name: fusionrec",
         "tags: [recommender-system, multimodal]",
         "---",
         "",
-        f"# {inert(name)}: {kind}",
-        "",
-        f"A recommender of kind `{kind}`"
-        + (f" over {', '.join(inert(m) for m in modalities)}." if modalities else " that uses interactions only."),
-        "",
-        f"- bundle digest: `{about['bundle']}`",
-        f"- model digest: `{about['model']}`",
-        f"- catalogue digest: `{about['catalogue']}`",
-        f"- seed: {inert(manifest['seed'])}",
-        f"- latest training interaction: {inert(manifest['train_end'] or 'the log has no timestamps')}",
-        "",
+        *_what(manifest, about, name),
         "## Inputs",
         "",
-        *(
-            f"- {inert(m)}: encoder `{inert(manifest['modalities'][m]['encoder'].get('kind', '?'))}`, fingerprint "
-            f"`{inert(manifest['modalities'][m]['fingerprint'][:16])}`"
-            for m in modalities
-        ),
-        "- a history of item ids; optionally the pseudonym of a user",
+        *_inputs(manifest),
         "",
         "## Data",
         "",
@@ -62,13 +46,53 @@ def model_card(
         "",
         *_table(rows),
         "",
-        "## Limits",
+        *_LIMITS,
+        *_loading(name),
+    ]
+    return "\n".join(lines)
+
+
+_LIMITS = (
+    "## Limits",
+    "",
+    "- Offline metrics on logged behaviour: what users were never shown cannot be found to be good.",
+    "- Intervals are 95 % bootstrap intervals over users of one test set; another period may differ by more.",
+    "- User ids are keyed pseudonyms, which stay personal data; the bundle's user state is not in MLflow.",
+    "- Popularity and selection biases of the log are learnt with the taste.",
+    "",
+)
+
+
+def _what(manifest: Mapping[str, Any], about: Mapping[str, Any], name: str) -> list[str]:
+    kind, modalities = inert(manifest["kind"]), sorted(manifest["modalities"])
+    over = f"over {', '.join(inert(m) for m in modalities)}" if modalities else "that uses interactions only"
+    return [
+        f"# {inert(name)}: {kind}",
         "",
-        "- Offline metrics on logged behaviour: what users were never shown cannot be found to be good.",
-        "- Intervals are 95 % bootstrap intervals over users of one test set; another period may differ by more.",
-        "- User ids are keyed pseudonyms, which stay personal data; the bundle's user state is not in MLflow.",
-        "- Popularity and selection biases of the log are learnt with the taste.",
+        f"A recommender of kind `{kind}` {over}.",
         "",
+        f"- bundle digest: `{about['bundle']}`",
+        f"- model digest: `{about['model']}`",
+        f"- catalogue digest: `{about['catalogue']}`",
+        f"- seed: {inert(manifest['seed'])}",
+        f"- latest training interaction: {inert(manifest['train_end'] or 'the log has no timestamps')}",
+        "",
+    ]
+
+
+def _inputs(manifest: Mapping[str, Any]) -> list[str]:
+    return [
+        *(
+            f"- {inert(name)}: encoder `{inert(modality['encoder'].get('kind', '?'))}`, fingerprint "
+            f"`{inert(modality['fingerprint'][:16])}`"
+            for name, modality in sorted(manifest["modalities"].items())
+        ),
+        "- a history of item ids; optionally the pseudonym of a user",
+    ]
+
+
+def _loading(name: str) -> list[str]:
+    return [
         "## How to load",
         "",
         "```python",
@@ -81,7 +105,6 @@ def model_card(
         "fusionrec must be installed.",
         "",
     ]
-    return "\n".join(lines)
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

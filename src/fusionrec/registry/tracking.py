@@ -7,10 +7,11 @@ minute, send nothing and refuse pickles.
 from __future__ import annotations
 
 import os
+import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,34 @@ _BOUNDS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _PROBE_SECONDS = 5.0
+_LOCKED = "database is locked"
+# What only a person can mend: signs in an error's text, and what to say.
+_DATABASE = (
+    (
+        ("out-of-date database schema",),
+        "the MLflow database {where} has an older schema than the installed MLflow: run `mlflow db upgrade {where}` "
+        "after a backup, then repeat",
+    ),
+    (
+        ("Can't locate revision",),
+        "the MLflow database {where} was written by another, newer MLflow: install that one (requirements.lock), or "
+        "set MLFLOW_TRACKING_URI to a database of its own; `mlflow db upgrade` cannot go back",
+    ),
+    (
+        ("readonly database", "read-only"),
+        "the MLflow database {where} is read-only: make {file} and its folder writable (chmod u+w), then repeat; "
+        "nothing is lost",
+    ),
+    (
+        ("unable to open database",),
+        "the MLflow database {where} cannot be opened: the folder of {file} must exist and be yours; then repeat",
+    ),
+    (
+        ("file is not a database", "malformed"),
+        "the MLflow database {where} is damaged: restore {file} from a backup, or move it away to start an empty one "
+        "(`fusionrec register` registers the present bundle again)",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +68,13 @@ class Location:
     @property
     def is_server(self) -> bool:
         return self.uri.startswith(("http://", "https://"))
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a sqlite database, None for anything else."""
+        scheme, _, rest = self.uri.partition(":///")
+        path = rest.partition("?")[0]
+        return Path(path) if scheme.split("+")[0] == "sqlite" and path and not path.startswith("file:") else None
 
     @property
     def shown(self) -> str:
@@ -71,9 +107,8 @@ def client(home: Path) -> Iterator[tuple[Any, Location]]:
     where = locate(home)
     if where.is_server:
         _probe(where)
-    elif where.artifacts is not None:
-        where.artifacts.mkdir(parents=True, exist_ok=True)
-        where.artifacts.parent.chmod(0o700)
+    else:
+        _probe_database(where)
     for name, value in _BOUNDS.items():
         os.environ.setdefault(name, value)
     os.environ.update(_FORCED)
@@ -91,6 +126,7 @@ def client(home: Path) -> Iterator[tuple[Any, Location]]:
 
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what it raises
         with _use_tracking_uri(where.uri):
             yield MlflowClient(tracking_uri=where.uri, registry_uri=where.uri), where
     except FusionrecError:
@@ -114,25 +150,14 @@ def explain(error: Exception, where: Location) -> FusionrecError | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     text = str(error)
-    if "out-of-date database schema" in text or "Can't locate revision" in text:
-        return ConfigError(
-            f"the MLflow database {where.shown} was written by another MLflow: run `mlflow db upgrade {where.shown}` "
-            "after a backup"
-        )
-    if isinstance(error, (RequestException, SQLAlchemyError, ConnectionError, TimeoutError)) or (
+    for signs, meant in _DATABASE:
+        if any(sign in text for sign in signs):
+            return ConfigError(meant.format(where=where.shown, file=where.file or "the database"))
+    if isinstance(error, (RequestException, SQLAlchemyError, sqlite3.Error, ConnectionError, TimeoutError)) or (
         isinstance(error, MlflowException)
         and any(
             sign in text
-            for sign in (
-                "API request to",
-                "Max retries",
-                "timed out",
-                "Connection",
-                "OperationalError",
-                "database is locked",
-                "readonly database",
-                "unable to open database",
-            )
+            for sign in ("API request to", "Max retries", "timed out", "Connection", "OperationalError", _LOCKED)
         )
     ):
         return unavailable(where, (text.splitlines() or [type(error).__name__])[0][:200])
@@ -141,9 +166,11 @@ def explain(error: Exception, where: Location) -> FusionrecError | None:
 
 def unavailable(where: Location, cause: str) -> Unavailable:
     """The one message for a registry that does not answer."""
+    if _LOCKED in cause:
+        cause = "the database is locked by another process (a backup? a second server?): let it end or stop it"
     return Unavailable(
         f"MLflow at {where.shown} did not answer: {cause}\n"
-        "nothing is lost: the trained bundle stays in data/bundle. Start the server (`fusionrec up`) or correct "
+        "nothing is lost: the trained bundle stays in data/bundle. Start the server (`make up`) or correct "
         "MLFLOW_TRACKING_URI, then run `fusionrec register`; it can be repeated"
     )
 
@@ -158,3 +185,22 @@ def _probe(where: Location) -> None:
             raise unavailable(where, f"HTTP {error.code}") from None
     except (OSError, ValueError) as error:
         raise unavailable(where, str(getattr(error, "reason", error))) from None
+
+
+def _probe_database(where: Location) -> None:
+    """Ask a sqlite file one question: MLflow itself tries a locked one for minutes. Makes the folder of our own."""
+    if where.artifacts is None:
+        return
+    try:
+        where.artifacts.mkdir(parents=True, exist_ok=True)
+        where.artifacts.parent.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(f"{where.artifacts}: {error.strerror}: MLflow's files lie there; make it writable") from None
+    if where.file is None or not where.file.exists():
+        return
+    try:
+        uri = f"{where.file.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(uri, uri=True, timeout=_PROBE_SECONDS)) as database:
+            database.execute("select count(*) from sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise (explain(error, where) or unavailable(where, str(error))) from None

@@ -1,4 +1,7 @@
-"""Make sure that data/bundle/ is a version in MLflow. Idempotent: a digest that is known uploads nothing."""
+"""Make sure that data/bundle/ is a version in MLflow, and that the gate has judged it.
+
+Idempotent: a digest that is known uploads nothing, and one that has its verdict loads nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,74 @@ from typing import Any
 import yaml
 
 from fusionrec.config import Params
-from fusionrec.errors import DataRejected
+from fusionrec.data.files import to_json
+from fusionrec.errors import ConfigError, DataRejected, IntegrityError
 from fusionrec.paths import Paths
-from fusionrec.registry import mlflow_store
+from fusionrec.registry import mlflow_store, recording, registering
 from fusionrec.registry.bundle import read_bundle_json
 from fusionrec.registry.card import model_card
+from fusionrec.registry.mlflow_store import Registered
 from fusionrec.registry.sealed import read_manifest, sha256_file
+from fusionrec.registry.verdict import comparison, genuine, row
 from fusionrec.types import Report
 
 _CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def run(params: Params, paths: Paths) -> Report:
-    """Raises Unavailable (69) where MLflow does not answer; the call can be repeated."""
+    """Register and judge; no alias ``champion`` moves, and a version that the gate refuses is registered all the same.
+
+    Raises Unavailable (69) where MLflow does not answer; the call can be repeated.
+    """
     start = time.monotonic()
     if not (paths.bundle / "bundle.json").is_file():
         raise DataRejected("data/bundle is missing: run `dvc repro` first")
     about = read_bundle_json(paths.bundle)
     name = params.registry.name
-    found = mlflow_store.register(
+    found = registering.register(
         paths.home, name, params.registry.experiment, about, lambda: gather(params, paths, about)
     )
     links = {"version": found.link, "run": found.run_id}
     if (paths.evaluation / "report.html").is_file():
         links["report"] = "data/evaluation/report.html"
     state = "registered" if found.created else "already registered"
-    return Report(
+    report = Report(
         "register",
         counts={"version": found.version, "created": int(found.created)},
         seconds={"register": time.monotonic() - start},
         links=links,
         notes=[f"{state}: {name} version {found.version} (bundle {about['bundle'][:12]})"],
     )
+    _judge(params, paths, found, report)
+    return report
 
 
-def gather(params: Params, paths: Paths, about: dict[str, Any]) -> mlflow_store.Entry:
+def _judge(params: Params, paths: Paths, found: Registered, report: Report) -> None:
+    """Put the verdict into the report; made here where the version has none yet."""
+    start = time.monotonic()
+    try:
+        verdict = genuine(paths.home, found)
+    except IntegrityError:
+        from fusionrec.registry import guard
+        from fusionrec.stages import judging  # loads what scores models; the unchanged case does without
+
+        try:
+            settled = guard.settle(paths.home, found.name)
+            report.notes += [settled.text] if settled is not None else []
+            verdict = judging.judge(params, paths, found)
+        except (IntegrityError, ConfigError, DataRejected) as error:
+            cause = str(error).splitlines()[0]
+            report.notes.append(f"not judged: {cause}")
+            mlflow_store.set_tags(paths.home, found, {"gate": "not judged", "gate_reason": cause})
+            return
+        report.seconds["judge"] = time.monotonic() - start
+    report.counts["passed"] = int(verdict["verdict"] == "passed")
+    report.table.append(row(verdict))
+    report.notes.append(f"gate: {verdict['verdict']}: {comparison(verdict)}")
+    report.notes += [f"  {reason}" for reason in verdict["reasons"] if "p" in verdict]
+
+
+def gather(params: Params, paths: Paths, about: dict[str, Any]) -> recording.Entry:
     """What a new version records; read only when there is something to register."""
     manifest = read_manifest(paths.bundle / "model" / "manifest.json")
     resolved = params.model_dump(mode="json", include={"train", "split", "modalities", "positives", "evaluate"})
@@ -66,7 +102,7 @@ def gather(params: Params, paths: Paths, about: dict[str, Any]) -> mlflow_store.
         },
     )
     fit_ids = json.loads((paths.bundle / "model" / "fit_ids.json").read_text("utf-8"))
-    return mlflow_store.Entry(
+    return recording.Entry(
         bundle=paths.bundle,
         params=resolved,
         metrics=_json(paths.evaluation / "metrics.json") or {},
@@ -78,17 +114,28 @@ def gather(params: Params, paths: Paths, about: dict[str, Any]) -> mlflow_store.
             "tests": paths.evaluation / "tests.json",
             "knockout": paths.evaluation / "knockout.json",
         },
-        texts={"model_card.md": card},
+        texts={"model_card.md": card, **_record(paths, resolved, table)},
         curve=curve(paths.bundle / "model" / "curve.csv"),
         tags={
-            "git_commit": mlflow_store.git_commit(paths.project),
+            "git_commit": recording.git_commit(paths.project),
             "data_version": hashlib.sha256("\n".join(f"{d.name} {d.digest}" for d in sets).encode()).hexdigest()[:16],
         },
         example=json.dumps(fit_ids[:1], ensure_ascii=False),
     )
 
 
-def datasets(paths: Paths) -> list[mlflow_store.Dataset]:
+def _record(paths: Paths, resolved: dict[str, Any], table: list[dict[str, Any]]) -> dict[str, str]:
+    """record.json, with which a later version is compared; nothing where the evaluation did not write what it takes."""
+    from fusionrec.evaluation import changes  # not for the unchanged case
+
+    tests, sizes = _json(paths.evaluation / "tests.json"), _json(paths.splits / "summary.json")
+    if not table or not isinstance(tests, dict) or not {"main_metric", "pairs_digest"} <= tests.keys() or not sizes:
+        return {}
+    found = changes.record(resolved, table, tests, sizes)
+    return {"record.json": to_json(found.model_dump(mode="json")).decode("utf-8")}
+
+
+def datasets(paths: Paths) -> list[recording.Dataset]:
     """The three splits with DVC's md5 where dvc.lock holds the file as it is, else their sha256."""
     import polars as pl
 
@@ -103,7 +150,7 @@ def datasets(paths: Paths) -> list[mlflow_store.Dataset]:
         path = f"data/splits/{name}.parquet"
         kind, digest = ("dvc.md5", md5) if recorded.get(path) == md5 else ("sha256", sha256_file(file))
         rows = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
-        out.append(mlflow_store.Dataset(name, context, path, digest, kind, rows))
+        out.append(recording.Dataset(name, context, path, digest, kind, rows))
     return out
 
 
