@@ -13,6 +13,7 @@ from PIL import Image as Pictures
 from fusionrec.encoders import AnyEncoder
 from fusionrec.encoders.base import Encoder, EncoderSpec
 from fusionrec.kinds import members
+from fusionrec.media.video import Clip
 
 SPECS: dict[str, type[EncoderSpec]] = {cls.model_fields["kind"].default: cls for cls in members(AnyEncoder)}
 
@@ -24,6 +25,20 @@ def _picture(seed: int, size: tuple[int, int]) -> Pictures.Image:
     return Pictures.fromarray(noise).resize(size)
 
 
+def _clip(seed: int, frames: int, size: tuple[int, int]) -> Clip:
+    """A picture that drifts to the left; 45 frames make two windows."""
+    width, height = size
+    wide = np.asarray(_picture(seed, (width + 2 * frames, height)))
+    moving = np.stack([wide[:, 2 * k : 2 * k + width] for k in range(frames)])
+    spread, dense = (np.full((1 + frames // 40, n), -1, np.int16) for n in (8, 16))
+    for w in range(len(spread)):
+        rows = np.arange(w * 15, min(frames, w * 15 + 30))
+        for table in (spread, dense):
+            places = np.unique(np.linspace(0, len(rows) - 1, table.shape[1] // 4).astype(int))
+            table[w, : len(places)] = rows[places]
+    return Clip(moving, np.arange(frames) / 15, spread, dense, frames / 15, width, height)
+
+
 def inputs(accepts: str) -> list[Any]:
     """Seven different inputs of one kind, some of them awkward but legal."""
     if accepts == "text":
@@ -31,6 +46,16 @@ def inputs(accepts: str) -> list[Any]:
     if accepts == "image":
         sizes = [(224, 224), (31, 200), (200, 31), (8, 8), (640, 480), (225, 223), (64, 64)]
         return [_picture(n, size) for n, size in enumerate(sizes)]
+    if accepts == "audio":
+        rng = np.random.default_rng(0)
+        lengths = [48_000, 30_000, 9, 50_000, 130_001, 48_000, 16_000]  # 3 s is a window of musicnn
+        sounds = [(0.2 * rng.standard_normal(n)).astype(np.float32) for n in lengths]
+        sounds[1][:] = 0  # silence
+        sounds[5] = (0.9 * np.sin(np.arange(48_000) / 7)).astype(np.float32)
+        return sounds
+    if accepts == "video":
+        lengths = [30, 1, 5, 45, 16, 7, 2]
+        return [_clip(n, frames, (20 + 10 * n, 90 - 10 * n)) for n, frames in enumerate(lengths)]
     if accepts == "vector":
         return list(np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32))
     pytest.fail(f"say here what inputs of kind {accepts!r} look like")

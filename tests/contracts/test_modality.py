@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import soundfile
 from PIL import Image as Pictures
 
 from fusionrec.kinds import members
+from fusionrec.media.video import Clip
 from fusionrec.modalities import AnyModality
 from fusionrec.modalities.base import Modality, ModalitySpec
+from tests.media import clips
 
 SPECS: dict[str, type[ModalitySpec]] = {cls.model_fields["kind"].default: cls for cls in members(AnyModality)}
 EXAMPLES: dict[str, dict[str, Any]] = {"precomputed": {"file": "vectors.npy", "ids": "ids.csv"}}
@@ -26,7 +29,7 @@ pytestmark = pytest.mark.parametrize("kind", sorted(SPECS))
 
 def catalogue(root: Path, changed: int | None = None) -> pl.DataFrame:
     """Seven items under ``root`` with texts, pictures and vectors; ``changed`` names an item with other content."""
-    vectors, pictures, digests = [], [], []
+    vectors, pictures, digests, sounds, films = [], [], [], [], []
     for n in range(N):
         salt = 100 if n == changed else 0
         vectors.append(np.random.default_rng(n + salt).normal(size=5).astype(np.float32))
@@ -35,6 +38,11 @@ def catalogue(root: Path, changed: int | None = None) -> pl.DataFrame:
         Pictures.fromarray(noise).save(root / name)
         pictures.append([name])
         digests.append([hashlib.sha256((root / name).read_bytes()).hexdigest()])
+        noise = np.random.default_rng(n + salt).uniform(-0.5, 0.5, 4_000 + 100 * n)
+        soundfile.write(root / f"{n}.wav", noise, 8_000)
+        sounds.append(hashlib.sha256((root / f"{n}.wav").read_bytes()).hexdigest())
+        (root / f"{n}.mp4").write_bytes(clips.encoded(list(np.repeat([noise_frames(n + salt)], 3 + n, axis=0))))
+        films.append(hashlib.sha256((root / f"{n}.mp4").read_bytes()).hexdigest())
     here = [n for n in range(N) if n not in ABSENT]
     np.save(root / "vectors.npy", np.stack([vectors[n] for n in reversed(here)]))
     (root / "ids.csv").write_text("item_id\n" + "".join(f"i{n}\n" for n in reversed(here)))
@@ -48,9 +56,17 @@ def catalogue(root: Path, changed: int | None = None) -> pl.DataFrame:
             "language": [None if n in gone else "en" if n % 2 else "zh" for n in range(N)],
             "image_paths": [None if n in gone else p for n, p in enumerate(pictures)],
             "image_sha256": [None if n in gone else d for n, d in enumerate(digests)],
+            "audio_path": [None if n in gone else f"{n}.wav" for n in range(N)],
+            "audio_sha256": [None if n in gone else d for n, d in enumerate(sounds)],
+            "video_path": [None if n in gone else f"{n}.mp4" for n in range(N)],
+            "video_sha256": [None if n in gone else d for n, d in enumerate(films)],
         },
         schema_overrides={"category": pl.String, "image_paths": pl.List(pl.String), "image_sha256": pl.List(pl.String)},
     )
+
+
+def noise_frames(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 
 
 def built(kind: str) -> Modality:
@@ -62,6 +78,8 @@ def same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, Pictures.Image):
         return a.tobytes() == b.tobytes()
+    if isinstance(a, Clip):
+        return same((a.frames, a.times, a.spread, a.dense), (b.frames, b.times, b.spread, b.dense))
     return bool(np.array_equal(a, b))
 
 
@@ -82,7 +100,13 @@ def test_the_encoder_reads_what_load_gives(kind: str, tmp_path: Path) -> None:
     spec = SPECS[kind].model_validate({"kind": kind, **EXAMPLES.get(kind, {})})
     modality = spec.build()
     rows = modality.rows(catalogue(tmp_path), tmp_path)
-    types = {"text": str, "image": (Pictures.Image, tuple, list), "vector": np.ndarray}
+    types = {
+        "text": str,
+        "image": (Pictures.Image, tuple, list),
+        "audio": np.ndarray,
+        "video": Clip,
+        "vector": np.ndarray,
+    }
     for n in np.flatnonzero(rows.present):
         assert isinstance(modality.load(int(n)), types[spec.encoder.accepts])
 

