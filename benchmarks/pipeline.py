@@ -19,13 +19,11 @@ import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from flows import environment
+from flows.api import Api
 from flows.up import Services, start_all
 from fusionrec.stages.process import child_environment, harden
 from fusionrec.stages.stale import steps
@@ -63,7 +61,7 @@ def main() -> None:
         "prefect-ephemeral-noop": measured(lambda: run("flows.pipeline"), repeats),
     }  # fmt: skip
     os.environ[environment.PREFECT_PORT], os.environ[environment.MLFLOW_PORT] = str(free_port()), str(free_port())
-    services = Services(paths)
+    services = Services(paths, ("prefect", "mlflow", "deployments"))
     try:
         start_all(services)
         submit(services.prefect_url)  # the first run fills the operating system's file cache
@@ -87,31 +85,16 @@ def submit(url: str) -> float:
     """Seconds from creating a run of the deployment pipeline/pipeline to its terminal state, which must be
     COMPLETED."""
 
-    def call(path: str, body: Any = None) -> Any:
-        request = urllib.request.Request(  # noqa: S310  (our own loopback address)
-            f"{url}/api{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"content-type": "application/json"},
-        )
-        for _ in range(100):
-            try:
-                with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code != 503:  # Prefect's word for a busy database, which its own client repeats too
-                    raise
-                time.sleep(0.2)
-        raise TimeoutError(path)
-
-    deployment = call("/deployments/name/pipeline/pipeline")["id"]
-    start = time.monotonic()
-    run = call(f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
-    while True:
-        found = call(f"/flow_runs/{run}")
-        if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            assert found["state_type"] == "COMPLETED", found["state"]
-            return time.monotonic() - start
-        time.sleep(0.1)
+    with Api(url) as api:
+        deployment = api.get("/deployments/name/pipeline/pipeline")["id"]
+        start = time.monotonic()
+        run = api.post(f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"]
+        while True:
+            found = api.get(f"/flow_runs/{run}")
+            if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+                assert found["state_type"] == "COMPLETED", found["state"]
+                return time.monotonic() - start
+            time.sleep(0.1)
 
 
 def free_port() -> int:

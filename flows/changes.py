@@ -14,11 +14,12 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact  #
 from prefect.states import Completed, State  # noqa: E402
 from pydantic import Field  # noqa: E402
 
-from flows.pipeline import Recipe, Seconds  # noqa: E402
+from flows.pipeline import RECIPES, Seconds, one_of  # noqa: E402
 from flows.tasks import cell, show  # noqa: E402
 from fusionrec.errors import GateFailed  # noqa: E402
 from fusionrec.stages.lock import project_lock  # noqa: E402
 
+Recipe = one_of(RECIPES)
 Version = Annotated[int, Field(ge=1)]
 
 

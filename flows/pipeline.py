@@ -33,9 +33,11 @@ def one_of(names: tuple[str, ...]) -> Any:
 
 
 StageName = Literal[choices.stage_names()]  # type: ignore[valid-type]
-RetrieverKind = Literal[choices.retrievers()]  # type: ignore[valid-type]
-FusionKind = Literal[choices.fusions()]  # type: ignore[valid-type]
-Recipe = one_of(tuple(adopt.recipes(PATHS.project)))
+SAME = "as in params.yaml"
+RetrieverKind = Literal[(SAME, *choices.retrievers())]  # type: ignore[valid-type]
+FusionKind = Literal[(SAME, *choices.fusions())]  # type: ignore[valid-type]
+RECIPES = tuple(adopt.recipes(PATHS.project))
+RecipeOrSame = Literal[(SAME, *RECIPES)]  # type: ignore[valid-type]
 Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 Override = Annotated[str, Field(max_length=2000)]
@@ -43,10 +45,10 @@ Override = Annotated[str, Field(max_length=2000)]
 
 @flow(name="pipeline", persist_result=False)
 def pipeline(
-    stages: list[StageName] | None = None,  # type: ignore[valid-type]
-    recipe: Recipe | None = None,  # type: ignore[valid-type]
-    retriever: RetrieverKind | None = None,  # type: ignore[valid-type]
-    fusion: FusionKind | None = None,  # type: ignore[valid-type]
+    stages: list[StageName] = [],  # type: ignore[valid-type]  # noqa: B006  (Prefect copies defaults)
+    recipe: RecipeOrSame = SAME,  # type: ignore[valid-type]
+    retriever: RetrieverKind = SAME,  # type: ignore[valid-type]
+    fusion: FusionKind = SAME,  # type: ignore[valid-type]
     seed: Seed | None = None,
     set: list[Override] = [],  # noqa: A002, B006  (the form's label; Prefect copies defaults)
     force: bool = False,
@@ -55,7 +57,7 @@ def pipeline(
     """Bring the pipeline up to date and register its model.
 
     Args:
-        stages: only these stages (default: all)
+        stages: only these stages (none: all)
         recipe: a recipe instead of params.yaml; runs isolated
         retriever: another retriever than params.yaml's, with its default settings; runs isolated
         fusion: another fusion, with its default settings; runs isolated
@@ -69,14 +71,14 @@ def pipeline(
     run = str(flow_run.id or uuid.uuid4())
     with project_lock(paths.home, f"flow run {run}", wait_seconds) as token:
         if raw is None:
-            return work(paths, stages, force, token)
+            return work(paths, stages or None, force, token)
         get_run_logger().info("changed parameters: this run is isolated; `fusionrec adopt %s` keeps it", run)
         with isolated.workspace(paths, raw, run) as place:
-            return work(place, stages, force, {**token, isolated.RUN: run})
+            return work(place, stages or None, force, {**token, isolated.RUN: run})
 
 
 def _parameters(
-    paths: Paths, recipe: str | None, retriever: str | None, fusion: str | None, seed: int | None, pairs: list[str]
+    paths: Paths, recipe: str, retriever: str, fusion: str, seed: int | None, pairs: list[str]
 ) -> dict[str, Any] | None:
     """The resolved params of an isolated run, None where they are params.yaml's. Raises ConfigError before anything
     starts."""
@@ -84,11 +86,11 @@ def _parameters(
 
     file = paths.project / "params.yaml"
     current = isolated.resolved(file, {})
-    base = adopt.recipe_params(paths.project, recipe) if recipe else current
+    base = current if recipe == SAME else adopt.recipe_params(paths.project, recipe)
     overrides: dict[str, Any] = {}
-    if retriever and base["train"]["retriever"].get("kind") != retriever:
+    if retriever != SAME and base["train"]["retriever"].get("kind") != retriever:
         overrides["train.retriever"] = {"kind": retriever}
-    if fusion and base["train"]["fusion"].get("kind") != fusion:
+    if fusion != SAME and base["train"]["fusion"].get("kind") != fusion:
         overrides["train.fusion"] = {"kind": fusion}
     if seed is not None and base["train"].get("seed", 0) != seed:
         overrides["train.seed"] = seed

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from flows import changes, environment, stages
+from flows import monitor as monitor_module
 from flows import pipeline as pipeline_module
 from flows.sweep import TAG
 from fusionrec.errors import Unavailable
@@ -35,6 +36,7 @@ def served() -> list[Served]:
         Served("pipeline", pipeline_module.pipeline, ("nightly", "0 3 * * *")),
         *(Served(name, getattr(stages, name)) for name in stages.ABOUT),
         Served("register", stages.register),
+        Served("monitor", monitor_module.monitor, ("daily", "0 6 * * *")),
         Served("promote", changes.promote),
         Served("use-recipe", changes.use_recipe),
     ]

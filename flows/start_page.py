@@ -41,7 +41,7 @@ def folders(paths: Paths) -> dict[str, Folder]:
         "evaluation": Folder(paths.evaluation),
         "gate": Folder(paths.gate / "docs"),
         "docs": Folder(paths.home / "docs"),
-        "monitor": Folder(paths.home / "monitor", pages.SCRIPTED),
+        "monitor": Folder(paths.home / "monitor", scripted="evidently"),
     }
 
 
@@ -112,7 +112,7 @@ class Page:
         for alias in ("champion", "challenger"):
             version = self.mlflow("registered-models/alias", name=name, alias=alias).get("model_version")
             if version is None:
-                hint = "none yet; `fusionrec promote`" if alias == "champion" else "none yet; `fusionrec repro`"
+                hint = "none yet: `fusionrec promote`" if alias == "champion" else "none yet: `fusionrec repro`"
                 yield Fact(alias, hint, "warn" if alias == "champion" else "ok")
                 continue
             tags = {tag["key"]: tag["value"] for tag in version.get("tags", ())}
@@ -156,7 +156,18 @@ class Page:
         yield self.last_run("pipeline")
 
     def monitor(self) -> Iterator[Fact]:
-        yield self.last_run("monitor")
+        """The newest verdict, whichever door it came through."""
+        folder = self.paths.home / "monitor"
+        verdicts = sorted(folder.glob("*/verdict.json"))  # named by their time
+        if not verdicts:
+            yield Fact("monitor", "none yet: `fusionrec monitor`", "unknown")
+            return
+        found = json.loads(verdicts[-1].read_text(encoding="utf-8"))
+        level = {"drift": "fail", "no drift": "ok"}.get(found["status"], "warn")
+        facts = found.get("facts", {})
+        words = found.get("sentence") or (found.get("reasons") or [found["status"]])[0]
+        text = f"{words} {facts.get('batch', '')} · {facts.get('when', '')}"
+        yield Fact("monitor", text, level, f"/monitor/{verdicts[-1].parent.name}/report.html")
 
     def last_run(self, name: str) -> Fact:
         """The newest run of the deployment ``name``: its state, when, and a link to it."""
@@ -188,8 +199,7 @@ def documents(paths: Paths) -> Iterator[Document]:
         if file.is_file():
             yield Document(topic, url, when(file.stat().st_mtime))
     folder = paths.home / "monitor"
-    reports = sorted(folder.rglob("*.html"), key=lambda f: -f.stat().st_mtime) if folder.is_dir() else []
-    for file in reports[:3]:
+    for file in sorted(folder.glob("*/report.html"), reverse=True)[:3]:
         yield Document("drift", f"/monitor/{file.relative_to(folder).as_posix()}", when(file.stat().st_mtime))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from markupsafe import Markup, escape
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -40,10 +41,15 @@ TYPES = {
 
 @dataclass(frozen=True)
 class Folder:
-    """Files below ``root`` are served, those of :data:`TYPES` alone; ``policy`` is their CSP."""
+    """Files below ``root`` are served, those of :data:`TYPES` alone, with ``policy`` as their CSP; in folders called
+    ``scripted`` with :data:`SCRIPTED`."""
 
     root: Path
     policy: str = INERT
+    scripted: str | None = None
+
+    def policy_of(self, path: str) -> str:
+        return SCRIPTED if self.scripted in PurePosixPath(path).parts[:-1] else self.policy
 
 
 @dataclass(frozen=True)
@@ -155,10 +161,11 @@ def below(root: Path, path: str) -> Path | None:
 
 
 def _file(folder: Folder, path: str) -> Response:
-    file = below(folder.root, path + "index.html" if path.endswith("/") or not path else path)
+    path = path + "index.html" if path.endswith("/") or not path else path
+    file = below(folder.root, path)
     if file is None:
         return _missing()
-    headers = {"Content-Security-Policy": folder.policy}
+    headers = {"Content-Security-Policy": folder.policy_of(path)}
     return FileResponse(file, media_type=TYPES[file.suffix.lower()], headers=headers)
 
 
@@ -178,6 +185,7 @@ def renderer() -> Callable[[State, str], str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["code"] = _code
     template = environment.get_template("start.html")
 
     def render(state: State, language: str) -> str:
@@ -185,3 +193,11 @@ def renderer() -> Callable[[State, str], str]:
         return template.render(state=state, words=words, language=language)
 
     return render
+
+
+def _code(text: str) -> Markup:
+    """Escaped text in which `commands` between backticks are set as code."""
+    parts = [escape(part) for part in str(text).split("`")]
+    if len(parts) % 2 == 0:  # an odd backtick is just a character
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts))
