@@ -22,7 +22,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # DVC's default site cache is a folder that everyone may write to.
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.fusionrec/dvc-site
 
-.PHONY: help environment demo repro up test test-faults test-nightly test-docs lint bench clean
+.PHONY: help environment demo repro up test test-faults test-browser test-nightly test-docs lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -52,6 +52,9 @@ test: environment
 
 test-faults: environment
 	@$(PY) -m pytest -m faults --timeout 600 $(PYTEST_ARGS)
+
+test-browser: environment
+	@$(PY) -m pytest -m browser -s --timeout 1800 $(PYTEST_ARGS)
 
 test-nightly: environment
 	@NIGHTLY=1 $(PY) -m pytest -m nightly --timeout 3600 $(PYTEST_ARGS)
