@@ -38,6 +38,16 @@ class GateRules(Spec):
     max_text_chars: PositiveInt = 100_000
     future_slack_hours: float = Field(24.0, ge=0, description="timestamps later than now plus this are quarantined")
     earliest_year: int = Field(1990, description="timestamps before this year are quarantined")
+    lowest_rating: float = Field(0.0, description="ratings below are quarantined")
+    highest_rating: float = Field(10.0, description="ratings above are quarantined")
+
+    @model_validator(mode="after")
+    def _scale(self) -> GateRules:
+        if self.lowest_rating >= self.highest_rating:
+            raise ValueError(
+                f"lowest_rating ({self.lowest_rating:g}) must be below highest_rating ({self.highest_rating:g})"
+            )
+        return self
 
 
 class Positives(Spec):
@@ -115,6 +125,7 @@ class Params(Spec):
     train: Train
     evaluate: Evaluate = Evaluate()
     registry: Registry = Registry()
+    monitor: Monitor = Monitor()
 
 
 def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
@@ -125,7 +136,6 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-    monitor: Monitor = Monitor()
         raise ConfigError(f"{path.name} not found in {path.parent}") from None
     except OSError as error:
         raise ConfigError(f"{path.name} cannot be read: {error.strerror}") from None

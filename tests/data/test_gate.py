@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionrec.data import docs, expectations, gate, tables
+from fusionrec.data import verdict as verdicts
 from fusionrec.data.ingest import canonical
 from fusionrec.data.media import Medium
 from fusionrec.data.rules import Rules
@@ -38,9 +39,10 @@ def judged(
     made = canonical(
         raw,
         bytes(32),
-        lambda path, kind: Medium(
-            "0" * 64, None if "bad" in path else "jpeg 9000x9000" if "huge" in path else "jpeg 4x3"
-        ),
+        lambda paths, kind: [
+            Medium("0" * 64, fault="truncated" if "bad" in path else "too_many_pixels" if "huge" in path else None)
+            for path in paths
+        ],
     )
     limits = {
         "min_items": 1,
@@ -118,9 +120,9 @@ def test_every_soft_rule_known_by_hand() -> None:
         .rows()
     )
     assert own == [
-        ("a", "unreadable_image", "image_paths", "bad.jpg", False, 1),
+        ("a", "truncated", "image_paths", "bad.jpg", False, 1),
         ("costly", "negative_price", "price", "-0.01", True, None),
-        ("odd", "too_many_pixels", "image_paths", "81000000 pixels", False, 0),
+        ("odd", "too_many_pixels", "image_paths", "huge.jpg", False, 0),
         ("odd", "unknown_language", "language", "Klingon", False, None),
         ("wordy", "long_text", "title", "41", True, None),
     ]
@@ -157,13 +159,13 @@ def test_an_unreadable_picture_keeps_the_item(project: Project) -> None:
     assert [kept[f"item-{n}"][c] for n in (1, 2) for c in ("image_paths", "image_sha256")] == [None] * 4
     lines = pl.read_parquet(project.paths.gate / "quarantine.parquet")
     assert lines.select("key", "code", "stage", "row").sort("key").rows() == [
-        ("item-0", "unreadable_image", "validate", False),
-        ("item-1", "unreadable_image", "validate", False),
+        ("item-0", "unknown_type", "validate", False),
+        ("item-1", "empty_file", "validate", False),
         ("item-2", "missing_file", "ingest", False),
     ]
     summary = json.loads((project.paths.gate / "summary.json").read_text())
     assert summary["tables"]["items"]["quarantined"] == 0
-    assert summary["codes"]["cells"]["items"] == {"missing_file": 1, "unreadable_image": 2}
+    assert summary["codes"]["cells"]["items"] == {"empty_file": 1, "missing_file": 1, "unknown_type": 1}
 
 
 def test_created_after_the_first_event_loses_the_date_only(project: Project) -> None:
@@ -198,7 +200,7 @@ def test_hard_rules_give_one_line_each(rules: dict[str, Any], message: str) -> N
     verdict = judged(ITEMS, [row for _, row in LOG], max_text_chars=40, **rules)
     assert verdict.broken == [message]
     with pytest.raises(DataRejected) as caught:
-        gate.require(verdict, "there")
+        verdicts.require(verdict, "there")
     assert str(caught.value).splitlines() == [message, "details: there"]
     assert caught.value.exit_code == 3
 

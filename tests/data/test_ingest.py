@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusionrec.data import tables
+from fusionrec.data import media, tables
 from fusionrec.data.ingest import canonical
 from fusionrec.data.media import Medium
 from fusionrec.data.sources.base import RawTables
@@ -49,7 +49,7 @@ def built(items: list[dict[str, Any]], log: list[dict[str, Any]]) -> Any:
         Path(),
     )
     try:
-        return canonical(raw, KEY, lambda path, kind: Medium(None, code="missing_file"))
+        return canonical(raw, KEY, lambda paths, kind: [Medium(None, code="missing_file")] * len(paths))
     except DataRejected as error:
         return str(error)
 
@@ -230,10 +230,10 @@ def test_paths_out_of_the_media_root_are_never_opened(
     (project.root / "link").symlink_to(project.paths.project)
     project.put("items", [{**g, "image_path": path if n == 0 else "images/ok.jpg"} for n, g in enumerate(goods())])
     opened: list[Path] = []
-    original = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self) or original(self))  # type: ignore[func-returns-value]
+    original = media._read
+    monkeypatch.setattr(media, "_read", lambda path, most: opened.append(path) or original(path, most))
     project.ingest()
-    assert {p.name for p in opened if p.suffix == ".jpg"} == {"ok.jpg"}
+    assert {p.name for p in opened} == {"ok.jpg"}
     row = tables.read(project.paths, "items").filter(pl.col("item_id") == "item-0").row(0, named=True)
     assert (row["image_paths"], row["image_sha256"]) == (None, None)
     lines = pl.read_parquet(project.paths.tables / "quarantine.parquet")

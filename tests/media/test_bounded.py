@@ -26,7 +26,7 @@ from fusionrec.media import bounded, image
 from fusionrec.media.base import MediaError
 
 HERE = Path(__file__).parent
-LIMITS = bounded.Limits(seconds=1, wall=4, memory=300 << 20, result=1 << 20, requests=5)
+LIMITS = bounded.Limits(seconds=1, wall=40, memory=300 << 20, result=1 << 20, requests=5)
 
 
 def alive(pid: int) -> bool:

@@ -19,7 +19,7 @@ import yaml
 
 from fusionrec.data import clean, gate, synonyms
 from fusionrec.data.ingest import canonical
-from fusionrec.data.media import MediaHashes
+from fusionrec.data.media import MediaMemory
 from fusionrec.data.rules import Rules
 from fusionrec.data.schema import TABLES, printable
 from fusionrec.data.sources.folder import ENDINGS, FolderSource, read_frame
@@ -87,7 +87,7 @@ def _dry_run(root: Path, source: dict[str, Any], lines: list[str]) -> CheckResul
     try:
         raw = FolderSource.model_validate({**source, "root": str(root)}).build(root).read()
         with closing(sqlite3.connect(":memory:")) as connection:
-            tables = canonical(raw, bytes(32), MediaHashes(connection, root).look)
+            tables = canonical(raw, bytes(32), MediaMemory(connection, root).look)
     except DataRejected as error:
         return CheckResult(False, [*lines, *(f"REJECTED {line}" for line in str(error).splitlines())], source)
     verdict = gate.judge(tables.frames, tables.ledger, tables.quarantine, Rules(), None)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
 from fusionrec.data.clean import typed
 from fusionrec.data.media import Medium
-from fusionrec.data.schema import KEY, MEDIA, QUARANTINE, ordered, printable, quarantine
+from fusionrec.data.schema import (
+    BESIDE,
+    KEY,
+    media_columns,
+    ordered,
+    printable,
+    quarantine,
+    sort_quarantine,
+    tagged,
+)
 from fusionrec.data.sources.base import RawTables
 from fusionrec.errors import DataRejected
+from fusionrec.media.base import expected
 from fusionrec.types import Columns as C
 
-Look = Callable[[str, str], Medium]
-"""(path relative to the media root, kind) -> what was found there."""
-MEDIA_EXPECTED = {
-    "unsafe_path": "a path inside the media folder, no URL",
-    "missing_file": "a file in the media folder",
-    "not_a_file": "a regular file",
-    "large_file": "a file below 1 GiB",
-    "unreadable": "a file that may be read",
-}
+Look = Callable[[Sequence[str], str], list[Medium]]
+"""(paths relative to the media root, their kind) -> what was found there, in order."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def canonical(raw: RawTables, key: bytes, look: Look) -> Canonical:
         if table in KEY:
             unique, conflicts = one_per_key(unique, KEY[table])
             lines = pl.concat([lines, conflicts])
-        unique, media = with_media(unique, look)
+        unique, media = with_media(unique, table, look)
         frames[table] = sort_rows(unique.select(ordered(table, unique.columns)), table)
         for part, row in ((lines, True), (media, False)):
             quarantined.append(tagged(part, table, "ingest", row))
@@ -80,18 +83,6 @@ def canonical(raw: RawTables, key: bytes, look: Look) -> Canonical:
     if problems:
         raise DataRejected("\n".join(problems))
     return Canonical(frames, sort_quarantine(pl.concat(quarantined)), ledger, notes)
-
-
-def tagged(lines: pl.DataFrame, table: str, stage: str, row: bool) -> pl.DataFrame:
-    """Lines with ``key, code, column, found, expected`` and maybe ``element`` as a quarantine frame."""
-    element = pl.col("element") if "element" in lines.columns else pl.lit(None)
-    return lines.with_columns(
-        table=pl.lit(table), stage=pl.lit(stage), row=pl.lit(row), element=element.cast(pl.Int32)
-    ).select([pl.col(c).cast(t) for c, t in QUARANTINE.items()])
-
-
-def sort_quarantine(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.sort("table", "stage", "key", "column", "element", "code", "found", nulls_last=False)
 
 
 def one_per_key(frame: pl.DataFrame, column: str) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -122,53 +113,39 @@ def _no_lines() -> pl.DataFrame:
     return pl.DataFrame(schema=dict.fromkeys(("key", "code", "column", "found", "expected"), pl.String))
 
 
-def with_media(items: pl.DataFrame, look: Look) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Add ``<kind>_sha256`` and ``<kind>_format`` beside the media columns of the items.
+def with_media(frame: pl.DataFrame, table: str, look: Look) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Add ``<kind>_sha256``, ``<kind>_format`` and ``<kind>_fault`` beside the media columns of a table with a key.
 
     An unsafe path is removed and never opened; a missing file keeps its path with a null hash. Both are reported per
-    cell."""
+    cell. What has bytes that do not decode keeps them and the reason: the gate decides."""
     lines: list[dict[str, object]] = []
-    for column, kind in MEDIA.items():
-        if column not in items.columns or C.ITEM not in items.columns:
+    for column, kind in media_columns(table, frame.columns).items():
+        if KEY.get(table) not in frame.columns:
             continue
-        many = items[column].dtype == pl.List
-        cells, digests, formats = [], [], []
-        for item, cell in zip(items[C.ITEM].to_list(), items[column].to_list(), strict=True):
-            paths: list[str] = []
-            shas: list[str | None] = []
-            forms: list[str | None] = []
-            for path in (cell if many else [cell]) or []:
-                if path is None:
-                    continue
-                medium = look(path, kind)
+        many = frame[column].dtype == pl.List
+        paths = [[p for p in (cell if many else [cell]) or [] if p is not None] for cell in frame[column].to_list()]
+        found = iter(look([path for cell in paths for path in cell], kind))
+        cells: list[list[tuple[str, Medium]]] = []
+        for key, cell in zip(frame[KEY[table]].to_list(), paths, strict=True):
+            kept: list[tuple[str, Medium]] = []
+            for path in cell:
+                medium = next(found)
                 if medium.code is not None:
-                    lines.append(
-                        {
-                            "key": item,
-                            "code": medium.code,
-                            "column": column,
-                            "found": printable(path),
-                            "expected": MEDIA_EXPECTED.get(medium.code, "a readable file"),
-                            "element": len(paths) if many else None,
-                        }
-                    )
+                    line = {"key": key, "code": medium.code, "column": column, "found": printable(path)}
+                    element = len(kept) if many else None
+                    lines.append({**line, "expected": expected(medium.code), "element": element})
                 if medium.code != "unsafe_path":
-                    paths.append(path)
-                    shas.append(medium.sha256)
-                    forms.append(medium.format)
-            cells.append(paths)
-            digests.append(shas)
-            formats.append(forms)
-        shape = (lambda v: v or None) if many else (lambda v: v[0] if v else None)
+                    kept.append((path, medium))
+            cells.append(kept)
+        columns = {column: [[path for path, _ in kept] for kept in cells]}
+        columns |= {f"{kind}_{name}": [[getattr(m, name) for _, m in kept] for kept in cells] for name in BESIDE}
+        shape = (lambda values: values or None) if many else (lambda values: values[0] if values else None)
         dtype = pl.List(pl.String) if many else pl.String
-        items = items.with_columns(
-            [
-                pl.Series(name, [shape(v) for v in values], dtype=dtype)
-                for name, values in ((column, cells), (f"{kind}_sha256", digests), (f"{kind}_format", formats))
-            ]
+        frame = frame.with_columns(
+            [pl.Series(name, [shape(v) for v in values], dtype=dtype) for name, values in columns.items()]
         )
     schema = {**dict.fromkeys(("key", "code", "column", "found", "expected"), pl.String), "element": pl.Int32}
-    return items, pl.DataFrame(lines, schema=schema)
+    return frame, pl.DataFrame(lines, schema=schema)
 
 
 def sort_rows(frame: pl.DataFrame, table: str) -> pl.DataFrame:

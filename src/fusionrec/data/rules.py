@@ -15,13 +15,11 @@ from typing import Any, Literal
 import polars as pl
 
 from fusionrec.data.languages import PATTERN
-from fusionrec.data.schema import MEDIA, REQUIRED, TABLES
-from fusionrec.media.image import MAX_PIXELS
+from fusionrec.data.schema import MEDIA, REQUIRED, TABLES, media_columns
 from fusionrec.types import EVENTS
 from fusionrec.types import Columns as C
 
-RATING = (0.0, 10.0)
-VERSION = 1  # raise when the meaning of a rule changes: remembered verdicts are then made anew
+VERSION = 2  # raise when the meaning of a rule changes: remembered verdicts are then made anew
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,8 @@ class Rules:
     max_text_chars: int = 100_000
     future_slack_hours: float = 24.0
     earliest_year: int = 1990
+    lowest_rating: float = 0.0
+    highest_rating: float = 10.0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -43,7 +43,8 @@ class Rules:
 
     def digest(self) -> str:
         """16 hex digits over what decides a row's verdict, without the clock."""
-        rules = [VERSION, self.max_text_chars, self.future_slack_hours, self.earliest_year, MAX_PIXELS, RATING, EVENTS]
+        ratings = (self.lowest_rating, self.highest_rating)
+        rules = [VERSION, self.max_text_chars, self.future_slack_hours, self.earliest_year, ratings, EVENTS]
         return hashlib.sha256(json.dumps(rules).encode()).hexdigest()[:16]
 
 
@@ -75,6 +76,11 @@ CLOCK_CODES = frozenset({"future_timestamp"})
 def suite(table: str, columns: Sequence[str], rules: Rules) -> list[Rule]:
     """The rules of a table, in the order in which a row's first broken one is reported; ``columns`` of the examined
     frame."""
+    out = [*_structure(table), *_times(table, rules), *_values(rules), *_texts(table, rules)]
+    return [r for r in out if r.test == "exists" or r.column in columns]
+
+
+def _structure(table: str) -> list[Rule]:
     out = [Rule("missing_column", "exists", c, "a required column", "hard") for c in REQUIRED[table]]
     if C.USER in TABLES[table] and table != "queries":
         out.append(
@@ -86,82 +92,56 @@ def suite(table: str, columns: Sequence[str], rules: Rules) -> list[Rule]:
             Rule("missing_id", "filled", key, "an id", "hard"),
             Rule("duplicate_id", "unique", key, "one row for each id", "hard"),
         ]
-    if table == "interactions":
+    else:
         out += [
             Rule("unknown_event", "within", C.EVENT, f"one of {', '.join(EVENTS)}", args={"value_set": list(EVENTS)}),
             Rule("missing_timestamp", "filled", C.TIME, "a timestamp, as other rows have"),
         ]
+    return out
+
+
+def _times(table: str, rules: Rules) -> list[Rule]:
+    if table == "items":
+        return []
     earliest = datetime(rules.earliest_year, 1, 1, tzinfo=UTC)
-    if table != "items":
-        out += [
-            Rule("early_timestamp", "between", C.TIME, f"{rules.earliest_year} or later", args={"min_value": earliest}),
-            Rule(
-                "future_timestamp",
-                "between",
-                C.TIME,
-                f"at most {rules.future_slack_hours:g} h ahead of the clock",
-                args={"max_value": rules.latest},
-            ),
-        ]
-    out += [
-        Rule("bad_position", "between", C.POSITION, "1 or more", args={"min_value": 1}),
-        Rule(
-            "rating_out_of_range",
-            "between",
-            "rating_value",
-            f"{RATING[0]:g} to {RATING[1]:g}",
-            args={"min_value": RATING[0], "max_value": RATING[1]},
-            about=C.VALUE,
-        ),
-        Rule("negative_price", "between", "price", "0 or more", args={"min_value": 0.0}),
-        Rule(
-            "unknown_language",
-            "matches",
-            C.LANGUAGE,
-            "an ISO 639-1 code such as en or zh-CN",
-            "cell",
-            {"regex": PATTERN},
-        ),
+    ahead = f"at most {rules.future_slack_hours:g} h ahead of the clock"
+    return [
+        Rule("early_timestamp", "between", C.TIME, f"{rules.earliest_year} or later", args={"min_value": earliest}),
+        Rule("future_timestamp", "between", C.TIME, ahead, args={"max_value": rules.latest}),
     ]
-    out += [
-        Rule(
-            "long_text",
-            "between",
-            f"{c}_chars",
-            f"at most {rules.max_text_chars} characters",
-            args={"max_value": rules.max_text_chars},
-            about=c,
-        )
+
+
+def _values(rules: Rules) -> list[Rule]:
+    low, high = rules.lowest_rating, rules.highest_rating
+    scale = {"min_value": low, "max_value": high}
+    code = "an ISO 639-1 code such as en or zh-CN"
+    return [
+        Rule("bad_position", "between", C.POSITION, "1 or more", args={"min_value": 1}),
+        Rule("rating_out_of_range", "between", "rating_value", f"{low:g} to {high:g}", args=scale, about=C.VALUE),
+        Rule("negative_price", "between", "price", "0 or more", args={"min_value": 0.0}),
+        Rule("unknown_language", "matches", C.LANGUAGE, code, "cell", {"regex": PATTERN}),
+    ]
+
+
+def _texts(table: str, rules: Rules) -> list[Rule]:
+    most = rules.max_text_chars
+    return [
+        Rule("long_text", "between", f"{c}_chars", f"at most {most} characters", args={"max_value": most}, about=c)
         for c, kind in TABLES[table].items()
         if kind == "text"
     ]
-    return [r for r in out if r.test == "exists" or r.column in columns]
 
 
 def media_suite() -> list[Rule]:
-    """The rules of media files, one row a file: see :func:`media_frame`."""
+    """The rules of media files, one row a file: see :func:`media_frame`. In the quarantine the file's own reason takes
+    the place of the code."""
     return [
-        *[
-            Rule(
-                f"unreadable_{kind}",
-                "filled",
-                f"{kind}_header",
-                f"a file that is {'a JPEG, PNG, WEBP, GIF or BMP' if kind == 'image' else kind}",
-                "cell",
-                about=column,
-            )
-            for column, kind in MEDIA.items()
-        ],
         Rule(
-            "too_many_pixels",
-            "between",
-            "pixels",
-            f"at most {MAX_PIXELS} pixels",
-            "cell",
-            {"max_value": MAX_PIXELS},
-            "image_paths",
-        ),
-    ]
+            f"unusable_{kind}", "within", f"{kind}_verdict", "content that decodes", "cell",
+            {"value_set": [DECODES]}, column,
+        )
+        for column, kind in MEDIA.items()
+    ]  # fmt: skip
 
 
 def examined(frame: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -179,40 +159,29 @@ def examined(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     return frame.select(columns)
 
 
-def media_frame(items: pl.DataFrame) -> pl.DataFrame:
-    """One row for each media file with bytes: ``row`` of the item, ``column``, ``element``, ``path``, ``pixels`` and,
-    per kind, ``<kind>_header`` ("?" in the rows of other kinds, null where the header is none we know)."""
+DECODES = "decodes"
+
+
+def media_frame(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+    """One row for each media file with bytes: ``row`` of the table, ``column``, ``element``, ``path`` and, per kind,
+    ``<kind>_verdict``: "decodes" or the reason code; null in the rows of other kinds."""
     kinds = list(MEDIA.values())
-    out: dict[str, list[Any]] = {
-        c: [] for c in ("row", "column", "element", "path", "pixels", *(f"{k}_header" for k in kinds))
-    }
-    for column, kind in MEDIA.items():
-        if column not in items.columns or f"{kind}_format" not in items.columns:
-            continue
-        many = items[column].dtype == pl.List
-        for row, (cell, shas, forms) in enumerate(items.select(column, f"{kind}_sha256", f"{kind}_format").iter_rows()):
-            triples = zip(cell or [], shas or [], forms or [], strict=True) if many else [(cell, shas, forms)]
-            for element, (path, sha, form) in enumerate(triples):
-                if sha is None:
-                    continue
-                width, _, height = (form or "").split(" ")[-1].partition("x") if kind == "image" else ("", "", "")
-                usable = form if kind == "image" or (form or "").split("/")[0] in ("audio", "video") else None
-                for name, value in (
-                    ("row", row),
-                    ("column", column),
-                    ("element", element if many else None),
-                    ("path", path),
-                    ("pixels", int(width) * int(height) if height else None),
-                ):
-                    out[name].append(value)
-                for other in kinds:
-                    out[f"{other}_header"].append(usable if other == kind else "?")
-    schema = {
-        "row": pl.Int64,
-        "column": pl.String,
-        "element": pl.Int32,
-        "path": pl.String,
-        "pixels": pl.Int64,
-        **{f"{k}_header": pl.String for k in kinds},
-    }
-    return pl.DataFrame(out, schema=schema)
+    out: list[dict[str, Any]] = []
+    for column, kind in media_columns(table, frame.columns).items():
+        many = frame[column].dtype == pl.List
+        cells = frame.select(column, f"{kind}_sha256", f"{kind}_fault").iter_rows()
+        for row, (paths, shas, faults) in enumerate(cells):
+            files = zip(paths or [], shas or [], faults or [], strict=True) if many else [(paths, shas, faults)]
+            out += [
+                {
+                    "row": row,
+                    "column": column,
+                    "element": element if many else None,
+                    "path": path,
+                    **{f"{k}_verdict": (fault or DECODES) if k == kind else None for k in kinds},
+                }
+                for element, (path, sha, fault) in enumerate(files)
+                if sha is not None
+            ]
+    named = {"row": pl.Int64, "column": pl.String, "element": pl.Int32, "path": pl.String}
+    return pl.DataFrame(out, schema={**named, **dict.fromkeys((f"{k}_verdict" for k in kinds), pl.String)})

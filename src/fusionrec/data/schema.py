@@ -62,6 +62,8 @@ REQUIRED = {
 }
 KEY = {"items": C.ITEM, "users": C.USER, "queries": C.QUERY}
 MEDIA = {"image_paths": "image", "audio_path": "audio", "video_path": "video"}
+BESIDE = ("sha256", "format", "fault")
+"""What stands beside a media column, as ``<kind>_<name>``."""
 
 DTYPES: dict[Kind, pl.DataType] = {
     "id": pl.String(),
@@ -97,6 +99,18 @@ def quarantine(rows: list[dict[str, object]] | None = None) -> pl.DataFrame:
     return pl.DataFrame(rows or [], schema=QUARANTINE)
 
 
+def tagged(lines: pl.DataFrame, table: str, stage: str, row: bool) -> pl.DataFrame:
+    """Lines with ``key, code, column, found, expected`` and maybe ``element`` as a quarantine frame."""
+    element = pl.col("element") if "element" in lines.columns else pl.lit(None)
+    return lines.with_columns(
+        table=pl.lit(table), stage=pl.lit(stage), row=pl.lit(row), element=element.cast(pl.Int32)
+    ).select([pl.col(c).cast(t) for c, t in QUARANTINE.items()])
+
+
+def sort_quarantine(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.sort("table", "stage", "key", "column", "element", "code", "found", nulls_last=False)
+
+
 def printable(value: object, limit: int = FOUND_CHARS) -> str:
     """A value as at most ``limit`` printable characters; control, format and unassigned ones are spelled out."""
     out: list[str] = []
@@ -108,6 +122,11 @@ def printable(value: object, limit: int = FOUND_CHARS) -> str:
         out.append(piece)
         size += len(piece)
     return "".join(out)
+
+
+def media_columns(table: str, columns: Sequence[str]) -> dict[str, str]:
+    """The media columns of a table among ``columns``, with their kinds."""
+    return {c: kind for c, kind in MEDIA.items() if c in TABLES[table] and c in columns}
 
 
 def row_key(table: str, columns: Sequence[str]) -> pl.Expr:
@@ -127,5 +146,5 @@ def ordered(table: str, columns: list[str]) -> list[str]:
     for name in TABLES[table]:
         first.append(name)
         if name in MEDIA:
-            first += [f"{MEDIA[name]}_sha256", f"{MEDIA[name]}_format"]
+            first += [f"{MEDIA[name]}_{beside}" for beside in BESIDE]
     return [c for c in first if c in columns] + sorted(c for c in columns if c not in first)

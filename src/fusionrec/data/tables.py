@@ -15,7 +15,7 @@ import polars as pl
 
 from fusionrec.data.files import fresh_folder, write_bytes, write_json
 from fusionrec.data.ingest import Canonical
-from fusionrec.data.schema import DTYPES, KEY, MEDIA, TABLES, quarantine, row_key
+from fusionrec.data.schema import BESIDE, DTYPES, KEY, TABLES, media_columns, quarantine, row_key
 from fusionrec.errors import DataRejected, IntegrityError
 from fusionrec.paths import Paths
 from fusionrec.types import Columns as C
@@ -143,30 +143,26 @@ def accept(frame: pl.DataFrame, lines: pl.DataFrame, table: str) -> pl.DataFrame
     if rows.height:
         frame = frame.filter(~row_key(table, frame.columns).is_in(rows["key"].unique().implode()))
     for column in cells["column"].unique().sort():
-        if column not in MEDIA or table != "items":
+        if column not in media_columns(table, frame.columns):
             keys = cells.filter(pl.col("column") == column)["key"].unique()
             frame = frame.with_columns(
                 pl.when(~row_key(table, frame.columns).is_in(keys.implode())).then(pl.col(column)).alias(column)
             )
-    return _usable_media(frame, cells) if table == "items" else frame
+    return _usable_media(frame, cells, table)
 
 
-def _usable_media(items: pl.DataFrame, cells: pl.DataFrame) -> pl.DataFrame:
-    """Null the media cells that were set aside or have no bytes, in the path, the hash and the format alike."""
-    for column, kind in MEDIA.items():
-        if column not in items.columns:
-            continue
-        names = [column, f"{kind}_sha256", f"{kind}_format"]
+def _usable_media(frame: pl.DataFrame, cells: pl.DataFrame, table: str) -> pl.DataFrame:
+    """Null the media cells that were set aside or have no bytes, in the path and in what stands beside it."""
+    for column, kind in media_columns(table, frame.columns).items():
+        names = [c for c in (column, *(f"{kind}_{beside}" for beside in BESIDE)) if c in frame.columns]
         bad = {(k, e) for k, e in cells.filter(pl.col("column") == column).select("key", "element").iter_rows()}
-        many = items[column].dtype == pl.List
+        many = frame[column].dtype == pl.List
         out: dict[str, list[object]] = {n: [] for n in names}
-        for item, *triple in items.select(C.ITEM, *names).iter_rows():
-            lists = [t or [] for t in triple] if many else [[t] for t in triple]
-            keep = [
-                at for at, sha in enumerate(lists[1]) if sha is not None and (item, at if many else None) not in bad
-            ]
+        for key, *group in frame.select(KEY[table], *names).iter_rows():
+            lists = [values or [] for values in group] if many else [[value] for value in group]
+            keep = [at for at, sha in enumerate(lists[1]) if sha is not None and (key, at if many else None) not in bad]
             for name, values in zip(names, lists, strict=True):
                 kept = [values[at] for at in keep]
                 out[name].append((kept or None) if many else (kept[0] if kept else None))
-        items = items.with_columns([pl.Series(n, v, dtype=items[n].dtype) for n, v in out.items()])
-    return items
+        frame = frame.with_columns([pl.Series(n, v, dtype=frame[n].dtype) for n, v in out.items()])
+    return frame

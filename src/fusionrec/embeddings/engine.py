@@ -1,7 +1,7 @@
 """Encodes what the store lacks: identical content once, files decoded while the model computes.
 
-The threads here only wait: media are decoded in bounded child processes (:mod:`fusionrec.media.bounded`), which end with
-the run. Decoded inputs that wait for the model are bounded in number and in bytes.
+The threads here only wait: media are decoded in bounded child processes (:mod:`fusionrec.media.bounded`), which end
+with the run. Decoded inputs that wait for the model are bounded in number and in bytes.
 """
 
 from __future__ import annotations
@@ -154,9 +154,10 @@ def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator
         except MediaError as error:
             return error
 
-    pool = ThreadPoolExecutor(bounded.CHILDREN, thread_name_prefix="decode")
+    # Twice as many threads as decoders: while one unpacks an answer, its decoder has the next file.
+    pool = ThreadPoolExecutor(2 * bounded.CHILDREN, thread_name_prefix="decode")
     ahead: deque[tuple[str, Future[Any]]] = deque()
-    room = 2 * bounded.CHILDREN  # until the first sizes are known
+    room = 4 * bounded.CHILDREN  # until the first sizes are known
     largest = 1
     waiting = iter(missing)
     try:
@@ -167,7 +168,7 @@ def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator
             name, future = ahead.popleft()
             value = future.result()
             largest = max(largest, _bytes(value))
-            room = min(max(AHEAD_BYTES // largest, 2 * bounded.CHILDREN), AHEAD)
+            room = min(max(AHEAD_BYTES // largest, 4 * bounded.CHILDREN), AHEAD)
             yield name, value
             del value, future
     except BaseException:  # the run is over: nobody waits for a decoder that hangs

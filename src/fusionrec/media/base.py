@@ -6,6 +6,38 @@ import hashlib
 import os
 from pathlib import Path, PurePosixPath
 
+EXPECTED = {
+    "unsafe_path": "a path inside the media folder, no URL",
+    "missing_file": "a file in the media folder",
+    "not_a_file": "a regular file",
+    "large_file": "a file below 1 GiB",
+    "unreadable": "a file that may be read",
+    "empty_file": "a file with content",
+    "too_many_bytes": "a file within the limit of its kind (docs/contracts.md)",
+    "unknown_type": "content of a type that is read (docs/contracts.md), whatever the file's name",
+    "truncated": "a whole file; this one ends too early",
+    "undecodable": "a file without damage",
+    "too_many_pixels": "fewer pixels",
+    "no_video_stream": "a file with moving pictures",
+    "no_frames": "a file with moving pictures",
+    "unsupported_codec": "a codec that is read",
+    "no_audio_stream": "a file with a sound track",
+    "empty_audio": "10 ms of sound or more",
+    "not_finite": "samples that are numbers",
+    "too_many_channels": "fewer channels",
+    "bad_sample_rate": "a sample rate of 4 to 384 kHz",
+    "silent": "something to hear",
+    "decoder_crashed": "a file that does not crash its decoder",
+    "decoder_timeout": "a file that decodes in time",
+    "decoder_memory": "a file that decodes within 1 GiB",
+}
+"""Reason code -> what was expected instead, in the words of the quarantine. The codes of all readers meet here."""
+
+
+def expected(code: str) -> str:
+    """:data:`EXPECTED`, for any code."""
+    return EXPECTED.get(code, "a file that decodes")
+
 
 class MediaError(ValueError):
     """A media file that is not used. ``code`` is a stable reason (``truncated``, ``too_many_pixels``, ...)."""

@@ -2,13 +2,14 @@
 
 A decoder that crashes, hangs or eats memory takes its child along and nothing else: the file gets a reason code, the
 child is replaced, the batch goes on. What the child may do stands in :mod:`fusionrec.media.child`. The parent trusts
-no answer either: it reads a JSON header of bounded size and arrays of known types whose size is checked before a byte of
-them is read; it never unpickles.
+no answer either: it reads a JSON header of bounded size and arrays of known types whose size is checked before a byte
+of them is read; it never unpickles.
 
-A media module ``fusionrec.media.<name>`` takes part by ``decode(data: bytes, **settings)`` and, as far as it needs them:
+A media module ``fusionrec.media.<name>`` takes part by ``decode(data: bytes, **settings)``, ``describe`` and, as far as
+it needs them, the others:
 
-- ``describe(data, value) -> str``: type and size in a few words; raises MediaError for a value that decodes and yet is of
-  no use (silence)
+- ``describe(data, value) -> str``: type and size in a few words; raises MediaError for a value that decodes and yet is
+  of no use (silence)
 - ``pack(value) -> (meta, arrays)`` and ``unpack(meta, arrays) -> value``: how a value that is no single array crosses;
   ``meta`` is JSON, and ``unpack`` raises where they do not fit together
 - ``prepare()``: imports and first calls that open files; afterwards the child cannot open any
@@ -34,6 +35,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -47,6 +49,7 @@ from fusionrec.media.base import MediaError
 
 CHILDREN = 2
 DTYPES = frozenset({"|b1", "|u1", "|i1", "<i2", "<u2", "<i4", "<i8", "<f2", "<f4", "<f8"})
+_signature = lru_cache(inspect.signature)
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from fusionrec.media.child import start; start()"
 
@@ -106,7 +109,7 @@ class Pool:
         TypeError for settings that the decoder does not know; ConfigError where no child can be started.
         """
         module = import_module(f"{self.package}.{name}")
-        inspect.signature(module.decode).bind(data, **settings)
+        _signature(module.decode).bind(data, **settings)
         return self._ask(name, data, settings, lambda meta, arrays: _unpacked(module, meta, arrays))
 
     def probe(self, name: str, data: bytes, **settings: Any) -> str:
@@ -259,7 +262,7 @@ class _Child:
         return header, [] if "error" in header else self._arrays(header.get("arrays", []), limits.result, deadline)
 
     def _header(self, deadline: float) -> dict[str, Any]:
-        (length,) = far.LENGTH.unpack(self._read(far.LENGTH.size, deadline))
+        (length,) = far.LENGTH.unpack(self._read(far.LENGTH.size, deadline).tobytes())
         if length > far.MAX_HEADER:
             raise _Ended("its answer is too long")
         try:
@@ -291,7 +294,7 @@ class _Child:
 
     def _read(self, size: int, deadline: float) -> np.ndarray:
         buffer = np.empty(size, np.uint8)
-        view = memoryview(buffer)
+        view = buffer.data
         while view:
             try:
                 got = os.readv(self.out, [view])

@@ -16,8 +16,8 @@ network, no secret of the parent's environment (it is not handed on). It is no f
 filtered, so it does not protect against holes in the kernel, and code that took a decoder over can signal processes of
 the same user.
 
-Both directions speak frames: the length of a JSON header (u32, little endian), the header, then raw bytes whose size the
-header names. Nothing is pickled.
+Both directions speak frames: the length of a JSON header (u32, little endian), the header, then raw bytes whose size
+the header names. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def frame(header: dict[str, Any]) -> bytes:
 
 
 def main(name: str, parent: int, memory: int, seconds: float) -> None:
-    """Serve the media module ``name`` on descriptors 0 and 1; ``memory`` bytes beyond the imports and ``seconds`` of CPU
-    time a request."""
+    """Serve the media module ``name`` on descriptors 0 and 1; ``memory`` bytes beyond the imports and ``seconds`` of
+    CPU time a request."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, who ends this process
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

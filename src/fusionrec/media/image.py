@@ -98,7 +98,8 @@ def unpack(meta: dict[str, int], arrays: list[np.ndarray]) -> Image.Image:
     (pixels,) = arrays
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise ValueError(f"found {pixels.dtype} {pixels.shape}, expected uint8 (H, W, 3)")
-    return Image.fromarray(pixels)
+    height, width, _ = pixels.shape
+    return Image.frombuffer("RGB", (width, height), pixels, "raw", "RGB", 0, 1)
 
 
 def _open(data: bytes, kind: str) -> Image.Image:

@@ -11,6 +11,7 @@ from fusionrec.embeddings import base as embeddings
 from fusionrec.embeddings.store import Store
 from fusionrec.paths import Paths
 from fusionrec.privacy import pseudonyms
+from fusionrec.stages.progress import counted
 from fusionrec.types import Report
 
 
@@ -23,14 +24,14 @@ def run(params: Params, paths: Paths) -> Report:
     seeded = sum(embeddings.seed(paths, f.parent.name, store) for f in sorted(paths.embeddings.glob("*/manifest.json")))
     raw = params.source.build(paths.project).read()
     read = time.monotonic()
-    with media.hashes(paths, raw.media_root) as memory:
+    with counted("look at media") as progress, media.memory(paths, raw.media_root, progress) as memory:
         result = canonical(raw, pseudonyms.key(paths), memory.look)
     cleaned = time.monotonic()
     names = tables.write(paths, result)
     counts: dict[str, int | float] = {f"{t}_{k}": v for t, account in result.ledger.items() for k, v in account.items()}
     if seeded:
         counts["vectors_restored"] = seeded
-    counts |= {"partitions": len(names), "media_read": memory.fresh}
+    counts |= {"partitions": len(names), "media_read": memory.fresh, "media_decoded": memory.decoded}
     return Report(
         "ingest",
         counts,

@@ -6,6 +6,7 @@ import time
 
 from fusionrec.config import Params
 from fusionrec.data import gate, tables
+from fusionrec.data import verdict as verdicts
 from fusionrec.data.rules import Rules
 from fusionrec.paths import Paths
 from fusionrec.types import Report
@@ -20,14 +21,14 @@ def run(params: Params, paths: Paths) -> Report:
     ingested = tables.ingested_quarantine(paths)
     verdict = gate.judge(frames, ledger, ingested, Rules(**params.gate.model_dump()), paths.home / "gate")
     judged = time.monotonic()
-    gate.write_data_docs(paths.home / "docs" / "gate", verdict)
+    verdicts.write_data_docs(paths.home / "docs" / "gate", verdict)
     if verdict.broken:
         rejected = paths.home / "rejected"
-        gate.write(rejected, verdict)
-        gate.require(
+        verdicts.write(rejected, verdict)
+        verdicts.require(
             verdict, f"{rejected.name}/quarantine.csv and {rejected.name}/docs/index.html in {paths.home.name}/"
         )
-    gate.write(paths.gate, verdict)
+    verdicts.write(paths.gate, verdict)
     accounts = verdict.summary["tables"]
     counts: dict[str, int | float] = {f"{t}_{k}": v for t, account in accounts.items() for k, v in account.items()}
     counts |= {"partitions_judged": verdict.judged, "partitions_remembered": verdict.remembered}
