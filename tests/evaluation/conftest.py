@@ -178,7 +178,7 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
             "split": {"kind": "global_time", "valid_from": 71, "test_from": 81},
             "modalities": {n: {"kind": "precomputed", "file": f"{n}.npz"} for n in world.items.modalities},
             "train": {
-                "retriever": {"kind": retriever},
+                "retriever": {"kind": retriever} if isinstance(retriever, str) else retriever,
                 "fusion": {"kind": "concat"},
                 "baselines": [{"kind": "popularity"}, {"kind": "ease"}],
             },

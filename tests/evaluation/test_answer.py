@@ -54,31 +54,35 @@ def test_the_whole_answer():
     )
     thin, percent = "\u202f", "\u202f%"
     assert text == (
-        f"“fused (blend: a + b)” learnt from 58{thin}329 choices of 1{thin}899 users and reads the a and b of "
-        f"1{thin}000 items. Of what a person chose afterwards, 12{percent} is among its first 20 recommendations "
-        f"(95{percent} interval 11{percent} to 13{percent}). NDCG@20, which also counts how far up it stands, is 0.120 "
-        f"(95{percent} interval 0.110 to 0.130). It is better than the best single modality (a alone): 4.3{percent} "
-        f"more, +0.005, 95{percent} interval +0.002 to +0.009; if it were no better, chance would show as much less "
-        f"than once in 1{thin}000 times. It is better than the best baseline (EASE): 9.1{percent} more, +0.010, "
-        f"95{percent} interval 0.000 to +0.020; if it were no better, chance would show as much about 2 times in "
-        f"1{thin}000. It reaches 36{percent} of the best possible NDCG@20, the 0.338 of somebody who knows everyone's "
-        "true taste."
+        f"This model recommends better than all 2 others it was tested against. “fused (blend: a + b)” learnt from "
+        f"58{thin}329 choices of 1{thin}899 users and reads the a and b of 1{thin}000 items. Of what a person chose "
+        f"afterwards, 12{percent} is among its first 20 recommendations (95{percent} interval 11{percent} to "
+        f"13{percent}). NDCG@20, which also counts how far up it stands, is 0.120 (95{percent} interval 0.110 to "
+        f"0.130). It is 4.3{percent} better than the best single modality (a alone): +0.005, 95{percent} interval "
+        f"+0.002 to +0.009; chance alone shows as much less than once in 1{thin}000 times. It is 9.1{percent} better "
+        f"than the best baseline (EASE): +0.010, 95{percent} interval 0.000 to +0.020; chance alone shows as much "
+        f"about 2 times in 1{thin}000. It reaches 36{percent} of the best possible NDCG@20, the 0.338 of somebody who "
+        "knows everyone's true taste."
     )
 
 
 def test_says_when_it_is_not_better():
     assert "not shown to be better than the best baseline (EASE)" in said([compared("ease", 0.001, 0.3)])
     assert "which may well be chance" in said([compared("ease", 0.001, 0.3)])
-    assert "worse than the best baseline (EASE)" in said([compared("ease", -0.05, 1.0)])
-    assert "no other model" in said([]) and "not known for this data" in said([])
+    assert "It is 45\u202f% worse than the best baseline (EASE)" in said([compared("ease", -0.05, 1.0)])
+    assert said([]).startswith("This model was tested against no other.") and "not known for this data" in said([])
+    both = said([compared("ease", 0.001, 0.3), compared("only-a", 0.01, 0.002)])
+    assert both.startswith("This model recommends better than 1 of the 2 others it was tested against; it is not shown")
+    assert said([compared("ease", 0.01, 0.01)]).startswith("This model recommends better than the one other")
+    assert said([compared("ease", 0.0, 0.5)]).startswith("This model is not shown to be better than EASE.")
     # where each user's interval is unknown, the difference still is
     one = compared("ease", 0.001, 1.0) | {"low": None, "high": None}
-    assert "0.9\u202f% more, +0.001, which may well be chance" in said([one])
+    assert "(EASE): +0.001, which may well be chance." in said([one])
 
 
 def test_nobody_to_test_on():
     rows = [r | {"mean": None, "low": None, "high": None, "n": 0} for r in table(model=0.1)]
-    assert said(rows=rows).endswith("nothing can be said about how good it is.")
+    assert said(rows=rows).startswith("There is nobody to test on") and "%" not in said(rows=rows)
 
 
 def test_one_metric_is_told_once():
@@ -104,7 +108,7 @@ def test_what_content_is_worth():
     clip, word, every = answer.content(story(knockouts=rows, carried={"clip": 0.12, "word": 1.0}))
     assert clip == (
         "Without clip (12\u202f% of the items have it) the model loses over all choices 0.000 (which may be chance); "
-        "where the chosen item has it 0.020, 20\u202f% of its score (p < 0.001)."
+        "where the chosen item has it 0.020, 20\u202f% of its score (p\u00a0<\u00a00.001)."
     )
     assert "does better without" in word and "unknown amount" in every
 

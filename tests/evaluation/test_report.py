@@ -89,18 +89,75 @@ HOSTILE_WORDS = [
 ]
 
 
+def everything(words):
+    """A story in which every text that a catalogue or a params.yaml can bring is one of ``words`` (all different)."""
+    numbers = {"loss": 0.1, "low": 0.05, "high": 0.2, "full": 0.4, "masked": 0.3, "n": 9, "p": 0.01}
+    items = [told.Shown(word, word, None, True, True, {word: True}, word) for word in words]
+    ratio = {"value": 2.0, "low": 1.0, "high": 3.0}
+    made = story(
+        label=words[0],
+        modalities=words,
+        samples=[told.Sample(items, items, 3, 1)],
+        knockouts=[
+            {"modality": w, "slice": part, **numbers}
+            for w in words
+            for part in ("all", "all_has_it", "cold_only_has_it")
+        ],
+        carried=dict.fromkeys(words, 0.5),
+        missing=[
+            {"hidden": w, "share": share, "score": 0.4, "low": 0.3, "high": 0.5, "n": 9}
+            for w in ("every modality", *words)
+            for share in (0.0, 0.3)
+        ],
+        beyond=[
+            {"model": w, "label": w, "k": 20, "coverage": 0.1, "novelty": 3.0, "popular": 0.2, "new": None}
+            for w in words
+        ],
+        by_k=[{"model": w, "label": w, "k": k, "recall": 0.1, "ndcg": 0.1} for w in words for k in (1, 5)],
+        exposure=[{"model": w, "label": w, "band": "head", "share": 1.0} for w in words],
+    )
+    table = [{**row, "label": f"{row['label']} {words[0]}"} for row in made.table]
+    tests = {**made.tests, "ceiling": {"note": words[0]}}
+    tests["comparisons"] = [{**c, "label": words[0]} for c in tests["comparisons"]]
+    models = [{"model": "model", "label": words[0], "mean": 0.4, "ratio": ratio, "p": 0.01}]
+    tests["cold_only"] = {**tests["cold_only"], "models": models, "ratio": ratio}
+    return replace(made, table=table, tests=tests)
+
+
 def test_injection_adds_no_element():
     def page(words):
-        items = [told.Shown(word, word, None, True, True, {word: True}, word) for word in words]
-        return Page(
-            report.render(
-                story(label="".join(words), modalities=words, samples=[told.Sample(items, items, 3, 1)])
-            ).decode("utf-8")
-        )
+        return Page(report.render(everything(words)).decode("utf-8"))
 
-    evil, tame = page(HOSTILE_WORDS), page(["x"] * len(HOSTILE_WORDS))
+    evil, tame = page(HOSTILE_WORDS), page([f"x{n}" for n in range(len(HOSTILE_WORDS))])
     assert evil.tags == tame.tags
     assert [a[:2] for a in evil.attributes] == [a[:2] for a in tame.attributes]
+    text = "".join(evil.text)
+    assert "alert(1)" in text and "{% include 'x' %}" in text, "hostile words are shown, as words"
+
+
+def test_shows_what_an_item_has_and_why_it_is_there(evaluated):
+    """Marks and reasons of the drawn users, against the catalogue and the knock-out."""
+    _, paths, _, world = evaluated
+    page = Page((paths.evaluation / "report.html").read_text(encoding="utf-8"))
+    kinds = [value for tag, name, value in page.attributes if tag == "span" and name == "class"]
+    titles = [value for _, name, value in page.attributes if name == "title"]
+    assert kinds.count("mark off") == titles.count("image: missing") > 0
+    assert titles.count("text: there") == titles.count("image: there") + titles.count("image: missing") > 40
+    said = {"history", "popularity", "several", "image", "text"}
+    reasons = [t for t in page.text if t in said]
+    assert len(reasons) >= 30 and {"text", "several"} & set(reasons)
+
+
+def test_new_items_and_users_and_missing_content_are_told(evaluated):
+    _, paths, done, _ = evaluated
+    html = (paths.evaluation / "report.html").read_text(encoding="utf-8")
+    text = " ".join("".join(Page(html).text).split())
+    assert f"{done.counts['cold_items']} of 110 items have no training history" in text and "of what people took is among the first 10" in text
+    assert "with 1 to 3 earlier choices NDCG@20 is" in text
+    assert "Without text (100\u202f% of the items have it) the model loses over all choices" in text
+    assert "with everything there" in text and "with 60\u202f% missing" in text
+    assert "comparison.html" in text and "what users took" in text
+    assert html.count("data:image/svg+xml;base64,") == 8, "every chart is drawn"
 
 
 def test_policy_forbids_everything_but_inline_style_and_data_pictures():

@@ -17,10 +17,11 @@ def answer(story: Story) -> list[str]:
     facts = story.facts
     seen = f"{words.thousands(facts['train'])} choices of {words.thousands(facts['users'])} users"
     reads = f"reads the {words.listed(list(story.modalities))} of" if story.modalities else "knows"
-    out = [f"“{story.label}” learnt from {seen} and {reads} {words.thousands(facts['n_items'])} items."]
+    what = f"“{story.label}” learnt from {seen} and {reads} {words.thousands(facts['n_items'])} items."
     main = story.main()
     if main is None:
-        return [*out, "There is nobody to test it on, so nothing can be said about how good it is."]
+        return ["There is nobody to test on, so nothing can be said about how good this model is.", what]
+    out = [lead(story), what]
     recall = story.main(metric=f"recall@{story.k}")
     if recall is not None:
         out.append(
@@ -34,6 +35,21 @@ def answer(story: Story) -> list[str]:
         )
     out += against_best(story)
     return [*out, possible(story)]
+
+
+def lead(story: Story) -> str:
+    """The one sentence for whoever reads no more: does it beat what it was tested against?"""
+    tests = story.tests["comparisons"]
+    others = [t["label"] for t in tests if t["p_holm"] >= LEVEL]
+    if not tests:
+        return "This model was tested against no other."
+    if not others:
+        whom = "the one other" if len(tests) == 1 else f"all {len(tests)} others"
+        return f"This model recommends better than {whom} it was tested against."
+    if len(others) == len(tests):
+        return f"This model is not shown to be better than {words.listed(others)}."
+    beaten = f"{len(tests) - len(others)} of the {len(tests)} others it was tested against"
+    return f"This model recommends better than {beaten}; it is not shown to be better than {words.listed(others)}."
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -51,25 +67,19 @@ def against_best(story: Story) -> list[str]:
         if name in found:
             other = story.row(str(name), "all", story.main_metric)
             out.append(against(found[name], f"{role} ({found[name]['label']})", other["mean"] if other else 0.0))
-    return out or ["There is no other model to compare it with."]
+    return out
 
 
 def against(test: Mapping[str, Any], other: str, level: float) -> str:
     """One comparison in words: the size, its share of the other's score ``level``, and how sure it is."""
     size = words.signed(test["difference"])
-    if level > 0:
-        size = (
-            f"{words.percent(abs(test['difference']) / level)} {'more' if test['difference'] >= 0 else 'less'}, {size}"
-        )
     if test["low"] is not None:
         size += f", 95\u202f% interval {words.signed(test['low'])} to {words.signed(test['high'])}"
+    share = f"{words.percent(abs(test['difference']) / level)} " if level > 0 else ""
     if test["p_holm"] < LEVEL:
-        return (
-            f"It is better than {other}: {size}; if it were no better, chance would show as much "
-            f"{words.chance(test['p_holm'])}."
-        )
+        return f"It is {share}better than {other}: {size}; chance alone shows as much {words.chance(test['p_holm'])}."
     if test["high"] is not None and test["high"] < 0:
-        return f"It is worse than {other}: {size}."
+        return f"It is {share}worse than {other}: {size}."
     return f"It is not shown to be better than {other}: {size}, which may well be chance."
 
 
@@ -108,7 +118,7 @@ def _loss(row: Mapping[str, Any]) -> str:
     if row["loss"] is None or row["low"] is None:
         return "an unknown amount (too few users)"
     share = f", {words.percent(row['loss'] / row['full'])} of its score" if row["full"] and row["loss"] > 0 else ""
-    sure = "which may be chance" if row["low"] <= 0 <= row["high"] else f"p {words.p_value(row['p'])}"
+    sure = "which may be chance" if row["low"] <= 0 <= row["high"] else f"p\u00a0{words.p_value(row['p'])}"
     sure = "it does better without" if row["high"] < 0 else sure
     return f"{words.number(row['loss'])}{share} ({sure})"
 

@@ -52,7 +52,9 @@ def _style(chart: Any, title: str) -> Any:
             ticks=False,
             labelFontSize=12,
             labelLimit=190,
-            labelPadding=9,
+            labelPadding=14,
+            labelFlush=False,
+            tickCount=6,
         )
         .configure_legend(labelColor=INK, labelFontSize=12, labelLimit=200, title=None, orient="bottom", columns=3)
     )
@@ -97,27 +99,40 @@ def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Seque
     return svg(_style(_coloured(alt.Chart(alt.Data(values=[dict(r) for r in rows])), x, axis, names), title))
 
 
-def falling(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Sequence[str]) -> str:
-    """One line a ``label`` over ``share`` ; the first of ``names`` with a bar from ``low`` to ``high``."""
+def falling(
+    rows: Sequence[Mapping[str, Any]],
+    title: str,
+    axis: str,
+    names: Sequence[str],
+    reference: tuple[str, float] | None = None,
+) -> str:
+    """One line a ``label`` over ``share``; the first of ``names`` with a bar from ``low`` to ``high``.
+
+    The scale starts at zero, so that a fall looks as large as it is. ``reference``: name and level of a dashed line.
+    """
     import altair as alt
 
     base = alt.Chart(alt.Data(values=[dict(r) for r in rows]))
     shares = sorted({r["share"] for r in rows})
     x = alt.X(
         "share:Q",
-        title="share lost at random",
+        title="share lost at random" + (f" (dashed: {reference[0]})" if reference else ""),
         scale=alt.Scale(domain=[0, shares[-1]], nice=False),
         axis=alt.Axis(values=shares, format="%", grid=False),
     )
     bars = (
         base.transform_filter(alt.FieldEqualPredicate(field="label", equal=names[0]))
         .mark_rule(strokeWidth=3, opacity=0.35, color=ACCENT)
-        .encode(x=x, y=alt.Y("low:Q", title=axis, scale=alt.Scale(zero=False)), y2="high:Q")
+        .encode(x=x, y=alt.Y("low:Q", title=axis), y2="high:Q")
     )
-    return svg(_style(alt.layer(bars, _coloured(base, x, axis, names, zero=False)), title))
+    layers = [bars, _coloured(base, x, axis, names)]
+    if reference is not None:
+        level = alt.Chart(alt.Data(values=[{"y": reference[1]}]))
+        layers.insert(0, level.mark_rule(color=INK, strokeDash=[4, 4]).encode(y="y:Q"))
+    return svg(_style(alt.layer(*layers), title))
 
 
-def _coloured(base: Any, x: Any, axis: str, names: Sequence[str], zero: bool = True) -> Any:
+def _coloured(base: Any, x: Any, axis: str, names: Sequence[str]) -> Any:
     """Lines with dots of ``value`` over ``x``, one colour a ``label``, the first of ``names`` in front."""
     import altair as alt
 
@@ -125,7 +140,7 @@ def _coloured(base: Any, x: Any, axis: str, names: Sequence[str], zero: bool = T
         base.mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
         .encode(
             x=x,
-            y=alt.Y("value:Q", title=axis, scale=alt.Scale(zero=zero)),
+            y=alt.Y("value:Q", title=axis),
             color=alt.Color("label:N", scale=alt.Scale(domain=list(names), range=(_SCHEME * 3)[: len(names)])),
             opacity=alt.condition(
                 alt.FieldEqualPredicate(field="label", equal=names[0]), alt.value(1), alt.value(0.75)
@@ -172,7 +187,12 @@ def shares(rows: Sequence[Mapping[str, Any]], title: str, names: Sequence[str], 
             x=alt.X(
                 "share:Q", title="share of the items shown", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])
             ),
-            color=alt.Color("band:N", sort=list(bands), scale=alt.Scale(domain=list(bands), range=scale)),
+            color=alt.Color(
+                "band:N",
+                sort=list(bands),
+                scale=alt.Scale(domain=list(bands), range=scale),
+                legend=alt.Legend(columns=4),
+            ),
             order=alt.Order("place:Q"),
         )
         .properties(height=alt.Step(30))

@@ -128,8 +128,12 @@ def missing(story: Story) -> str | None:
     if not rows:
         return None
     names = list(dict.fromkeys(r["label"] for r in rows))
-    name = words.metric(story.main_metric)
-    return charts.falling(rows, f"{name} when items lose modalities at random", name, names)
+    name, other = words.metric(story.main_metric), story.best_baseline()
+    level = story.row(other, "all", story.main_metric) if other else None
+    title = f"{name} when items lose modalities at random"
+    if level is None or level["n"] != story.missing[0]["n"]:  # the curve of a large catalogue is over fewer users
+        return charts.falling(rows, title, name, names)
+    return charts.falling(rows, title, name, names, (level["label"], level["mean"]))
 
 
 def exposure(story: Story) -> str | None:

@@ -74,7 +74,7 @@ def times(x: float | None) -> str:
 def p_value(x: float | None) -> str:
     if x is None:
         return NONE
-    return "< 0.001" if x < 0.001 else f"{x:.3f}"
+    return "<\u00a00.001" if x < 0.001 else f"{x:.3f}"
 
 
 def chance(p: float) -> str:
