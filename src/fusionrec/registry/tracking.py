@@ -7,6 +7,7 @@ minute, send nothing and refuse pickles.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
@@ -29,6 +30,7 @@ _BOUNDS = {
 }
 _PROBE_SECONDS = 5.0
 _LOCKED = "database is locked"
+_NEWER = "Can't locate revision"
 # What only a person can mend: signs in an error's text, and what to say.
 _DATABASE = (
     (
@@ -37,7 +39,7 @@ _DATABASE = (
         "after a backup, then repeat",
     ),
     (
-        ("Can't locate revision",),
+        (_NEWER,),
         "the MLflow database {where} was written by another, newer MLflow: install that one (requirements.lock), or "
         "set MLFLOW_TRACKING_URI to a database of its own; `mlflow db upgrade` cannot go back",
     ),
@@ -150,6 +152,8 @@ def explain(error: Exception, where: Location) -> FusionrecError | None:
     from sqlalchemy.exc import SQLAlchemyError
 
     text = str(error)
+    if _unknown_revision(text):
+        text = _NEWER
     for signs, meant in _DATABASE:
         if any(sign in text for sign in signs):
             return ConfigError(meant.format(where=where.shown, file=where.file or "the database"))
@@ -162,6 +166,16 @@ def explain(error: Exception, where: Location) -> FusionrecError | None:
     ):
         return unavailable(where, (text.splitlines() or [type(error).__name__])[0][:200])
     return None
+
+
+def _unknown_revision(text: str) -> bool:
+    """Whether MLflow complains about a schema that its own migrations do not know. It calls every other schema
+    out-of-date, newer ones too."""
+    import mlflow
+
+    found = re.search(r"out-of-date database schema \(found version (\w+)", text)
+    migrations = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    return found is not None and migrations.is_dir() and not [*migrations.glob(f"{found[1]}_*.py")]
 
 
 def unavailable(where: Location, cause: str) -> Unavailable:
