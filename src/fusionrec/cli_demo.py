@@ -1,10 +1,11 @@
-"""Writes the demo catalogue and records it with DVC. Not a stage: it makes what the pipeline reads."""
+"""Writes the demo catalogue and records it with DVC, and batches to watch. No stages: they make what others read."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fusionrec.errors import ConfigError, UsageError
@@ -20,31 +21,54 @@ def write(
 
     Returns what was done in a sentence.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     from fusionrec import demo
 
-    folder = (paths.project / out).resolve()
-    if folder == paths.project.resolve() or paths.home.resolve() in [folder, *folder.parents]:
-        raise UsageError(f"--out {out} is not a place for a catalogue")
+    folder = _place(paths, out)
     sizes = {name: value for name, value in (("n_items", items), ("n_users", users)) if value is not None}
     with project_lock(paths.home, "demo-data", default_wait()):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-            task = bar.add_task("media files", total=None)
-            demo.write(
-                folder,
-                _truth(paths),
-                seed=seed,
-                strengths=dict(strengths) or None,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-                **sizes,
-            )
+        with _bar() as progress:
+            demo.write(folder, _truth(paths), seed=seed, strengths=dict(strengths) or None, progress=progress, **sizes)
         inside = folder.is_relative_to(paths.project.resolve()) and (paths.project / ".dvc").is_dir()
         if inside:
             _dvc_add(paths, folder.relative_to(paths.project.resolve()))
     return f"wrote {out}" + (" and recorded it with dvc add" if inside else "")
+
+
+def write_batch(paths: Paths, kind: str, out: Path | None, *, seed: int, items: int | None) -> str:
+    """Generate a batch of this kind into ``out`` (default data/batches/KIND); what was done in a sentence.
+
+    A batch is nothing that the pipeline reads, so DVC does not hear of it.
+    """
+    from fusionrec.demo import batches
+
+    batches.check(kind)
+    folder = _place(paths, out or Path("data", "batches", kind))
+    with project_lock(paths.home, "demo-batch", default_wait()):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sizes = {} if items is None else {"n_items": items}
+        with _bar() as progress:
+            counts = batches.write(folder, _truth(paths), kind, seed=seed, progress=progress, **sizes)
+    told = ", ".join(f"{n:,} {name.removeprefix('files.')}" for name, n in counts.items())
+    return f"wrote {out or Path('data', 'batches', kind)} ({told}): {batches.KINDS[kind]}"
+
+
+def _place(paths: Paths, out: Path) -> Path:
+    folder = (paths.project / out).resolve()
+    if folder == paths.project.resolve() or paths.home.resolve() in [folder, *folder.parents]:
+        raise UsageError(f"--out {out} is not a place for a catalogue")
+    return folder
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for media files; silent where nobody looks."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
+        task = bar.add_task("media files", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _truth(paths: Paths) -> Path:

@@ -103,30 +103,23 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 def simulate(world: World) -> Sessions:
     """Draw all sessions of the 90 days. Deterministic in the world's seed; about 2 s at 1,000 x 2,000."""
     user, day = _calendar(world)
-    search, category, occasion, origin = _wants(world, user)
+    search, category, occasion, origin = wants(world, user)
     logits = exposure_logits(world)
     offset = click_offset(world, logits)
     shown = np.zeros((len(user), SLOTS), np.int64)
     random_slot = np.zeros((len(user), SLOTS), bool)
     clicked = np.zeros((len(user), SLOTS), bool)
     known = np.zeros(world.utility.shape, bool)
-    text, items = world.items.present["text"], world.items
     for d in range(1, DAYS + 1):
         rows = np.flatnonzero(day == d)
         if not len(rows):
             continue
         rng, who = stream(world.seed, "day", d), user[rows]
-        base = logits[who]
-        wanted = (items.factors["text"]["occasion"] == occasion[rows, None]).astype(np.float32)
-        wanted += items.factors["text"]["origin"] == origin[rows, None]
-        same = items.category == category[rows, None]
-        base += search[rows, None] * (CATEGORY_BOOST * same + WANTED_BOOST * wanted * text).astype(np.float32)
-        lists, chance = _lists(rng, base, items.launch <= d, known[who])
-        p = _sigmoid(CLICK_SLOPE * world.utility[who[:, None], lists] - offset) * EXAMINATION
-        p = np.where(known[who[:, None], lists], REPEAT_CLICK * p, p)
-        hit = rng.random(lists.shape) < p
-        shown[rows], random_slot[rows], clicked[rows] = lists, chance, hit
-        known[np.broadcast_to(who[:, None], lists.shape)[hit], lists[hit]] = True
+        base = boosted(world, logits[who], category[rows], occasion[rows], origin[rows])
+        drawn, chance = lists(rng, base, world.items.launch <= d, known[who])
+        hit = clicks(rng, world, who, drawn, known, offset)
+        shown[rows], random_slot[rows], clicked[rows] = drawn, chance, hit
+        known[np.broadcast_to(who[:, None], drawn.shape)[hit], drawn[hit]] = True
     _force_late(world, user, day, shown, random_slot, clicked)
     return Sessions(user, day, search, category, occasion, origin, shown, random_slot, clicked, offset)
 
@@ -144,7 +137,7 @@ def _calendar(world: World) -> tuple[Int64, Int64]:
     return user.astype(np.int64), day.astype(np.int64) + 1
 
 
-def _wants(world: World, user: Int64) -> tuple[Bool, Int64, Int64, Int64]:
+def wants(world: World, user: Int64) -> tuple[Bool, Int64, Int64, Int64]:
     """What search sessions look for: a random category, and an occasion and/or origin the user likes (-1: none)."""
     rng, n = stream(world.seed, "wants"), len(user)
     search = rng.random(n) < SEARCH_SHARE
@@ -160,7 +153,7 @@ def _wants(world: World, user: Int64) -> tuple[Bool, Int64, Int64, Int64]:
     return search, np.where(search, category, -1), occasion, origin
 
 
-def _lists(rng: np.random.Generator, base: Float32, launched: Bool, known: Bool) -> tuple[Int64, Bool]:
+def lists(rng: np.random.Generator, base: Float32, launched: Bool, known: Bool) -> tuple[Int64, Bool]:
     """Draw lists (S, K) for S sessions of one day, and which slots were filled at random; order is random."""
     hidden = known & (rng.random(base.shape, np.float32) < HIDE_CLICKED)
     closed = np.where(launched, np.float32(0), np.float32(-np.inf)) - 100 * hidden.astype(np.float32)
@@ -169,9 +162,26 @@ def _lists(rng: np.random.Generator, base: Float32, launched: Bool, known: Bool)
     uniform = rng.random(base.shape, np.float32) + closed
     np.put_along_axis(uniform, favoured, -np.inf, axis=1)
     filler = np.argpartition(-uniform, RANDOM_SLOTS, axis=1)[:, :RANDOM_SLOTS]
-    lists = np.concatenate([favoured, filler], axis=1)
-    order = rng.random(lists.shape).argsort(axis=1)
-    return np.take_along_axis(lists, order, axis=1), order >= SLOTS - RANDOM_SLOTS
+    drawn = np.concatenate([favoured, filler], axis=1)
+    order = rng.random(drawn.shape).argsort(axis=1)
+    return np.take_along_axis(drawn, order, axis=1), order >= SLOTS - RANDOM_SLOTS
+
+
+def boosted(world: World, base: Float32, category: Int64, occasion: Int64, origin: Int64) -> Float32:
+    """Exposure logits (S, I) of S sessions with what each one searches for (-1: nothing)."""
+    items = world.items
+    wanted = (items.factors["text"]["occasion"] == occasion[:, None]).astype(np.float32)
+    wanted += items.factors["text"]["origin"] == origin[:, None]
+    same = items.category == category[:, None]
+    boost = CATEGORY_BOOST * same + WANTED_BOOST * wanted * items.present["text"]
+    return np.asarray(base + (category >= 0)[:, None] * boost.astype(np.float32), np.float32)
+
+
+def clicks(rng: np.random.Generator, world: World, who: Int64, drawn: Int64, known: Bool, offset: float) -> Bool:
+    """(S, K) which slots of the lists (S, K) shown to the users ``who`` (S,) are clicked; ``known`` (U, I)."""
+    p = _sigmoid(CLICK_SLOPE * world.utility[who[:, None], drawn] - offset) * EXAMINATION
+    p = np.where(known[who[:, None], drawn], REPEAT_CLICK * p, p)
+    return np.asarray(rng.random(drawn.shape) < p)
 
 
 def _force_late(world: World, user: Int64, day: Int64, shown: Int64, random_slot: Bool, clicked: Bool) -> None:

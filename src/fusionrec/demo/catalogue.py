@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,19 @@ Licence: CC0 1.0 (public domain dedication).
 """
 
 
-def items_table(items: Items, seed: int) -> pl.DataFrame:
-    """items.csv: one row an item, in order of id; media paths relative to the catalogue; null where absent."""
+def items_table(items: Items, seed: int, categories: Sequence[str] | None = None) -> pl.DataFrame:
+    """items.csv: one row an item, in order of id; media paths relative to the catalogue; null where absent.
+
+    ``categories``: one name an item, where it is not the one that was drawn.
+    """
+    names = categories or [CATEGORIES[c] for c in items.category]
     rows = []
     for k in range(len(items)):
         rng, value = stream(seed, "words", k), lambda m, f, k=k: FACTORS[m][f][items.factors[m][f][k]]
         title, text = words.describe(
             rng,
             int(items.language[k]),
-            CATEGORIES[items.category[k]],
+            names[k],
             value("text", "occasion"),
             value("text", "origin"),
             value("text", "voice"),
@@ -50,7 +54,7 @@ def items_table(items: Items, seed: int) -> pl.DataFrame:
                 "title": title if has_text else None,
                 "description": text if has_text else None,
                 "language": LANGUAGES[items.language[k]] if has_text else None,
-                "category": CATEGORIES[items.category[k]],
+                "category": names[k],
                 "brand": value("attributes", "brand"),
                 "price": float(items.price[k]),
                 "price_band": value("attributes", "price_band"),
@@ -78,7 +82,7 @@ def users_table(users: Users) -> pl.DataFrame:
     )
 
 
-def _csv(frame: pl.DataFrame, path: Path) -> None:
+def to_csv(frame: pl.DataFrame, path: Path) -> None:
     frame.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ")
 
 
@@ -112,21 +116,21 @@ def write(
     log, queries = events.tables(hidden, sessions)
     best = truth.ceiling(hidden, sessions, log)
 
-    new_truth, new_out = _fresh(truth_folder), _fresh(out)
+    new_truth, new_out = fresh(truth_folder), fresh(out)
     truth.save(new_truth, hidden, sessions)
     media.write(new_out, media.jobs(hidden.items, seed), workers, progress)
-    _csv(items_table(hidden.items, seed), new_out / "items.csv")
-    _csv(users_table(hidden.users), new_out / "users.csv")
-    _csv(queries, new_out / "queries.csv")
+    to_csv(items_table(hidden.items, seed), new_out / "items.csv")
+    to_csv(users_table(hidden.users), new_out / "users.csv")
+    to_csv(queries, new_out / "queries.csv")
     log.write_parquet(new_out / "interactions.parquet", compression="zstd")
     readme = README.format(seed=seed, items=n_items, users=n_users, events=len(log))
     (new_out / "README.md").write_text(readme, encoding="utf-8")
     text = json.dumps(best, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     (new_out / "ceiling.json").write_text(text, encoding="utf-8")
     for folder in (new_truth, new_out):
-        _sync(folder)
-    _replace(new_truth, truth_folder)
-    _replace(new_out, out)
+        sync(folder)
+    replace_folder(new_truth, truth_folder)
+    replace_folder(new_out, out)
     return _counts(hidden, log, queries, best)
 
 
@@ -144,14 +148,14 @@ def _counts(hidden: world.World, log: pl.DataFrame, queries: pl.DataFrame, best:
     }
 
 
-def _fresh(folder: Path) -> Path:
+def fresh(folder: Path) -> Path:
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     return new
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Flush the tables and manifests at the top of the folder; a lost media file would be found by its absence."""
     for path in [*sorted(p for p in folder.iterdir() if p.is_file()), folder]:
         handle = os.open(path, os.O_RDONLY)
@@ -161,7 +165,7 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
-def _replace(new: Path, folder: Path) -> None:
+def replace_folder(new: Path, folder: Path) -> None:
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

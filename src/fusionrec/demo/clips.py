@@ -33,14 +33,16 @@ def _path(rng: np.random.Generator, motion: str, t: np.ndarray, speed: float) ->
     return dx, dy, zoom, angle
 
 
-def render(rng: np.random.Generator, shape: str, look: Mapping[str, str], motion: str, speed: str) -> list[np.ndarray]:
-    """The frames of one clip: T = 30 arrays (SIZE, SIZE, 3) uint8."""
+def render(
+    rng: np.random.Generator, shape: str, look: Mapping[str, str], motion: str, speed: str, pace: float = 1.0
+) -> list[np.ndarray]:
+    """The frames of one clip: T = 30 arrays (SIZE, SIZE, 3) uint8. ``pace`` multiplies the speed."""
     still = pictures.render(rng, shape, look, size=SIZE * 3 // 2, for_clip=True)
     # The background goes on beyond the picture, so that no edge of it ever moves through the frame.
     plate, zoomed_out = Image.fromarray(np.pad(still, ((SIZE, SIZE), (SIZE, SIZE), (0, 0)), mode="edge")), 1.5 * 0.92
     t = np.arange(round(FPS * SECONDS)) / FPS
     frames = []
-    for dx, dy, zoom, angle in zip(*_path(rng, motion, t, SPEEDS[speed]), strict=True):
+    for dx, dy, zoom, angle in zip(*_path(rng, motion, t, SPEEDS[speed] * pace), strict=True):
         shake = rng.normal(0, 0.25, 2)
         c, s = np.cos(angle) * zoomed_out / zoom, np.sin(angle) * zoomed_out / zoom
         cx, cy = plate.width / 2 + 1.5 * SIZE * dx + shake[0], plate.height / 2 + 1.5 * SIZE * dy + shake[1]

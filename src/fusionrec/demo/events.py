@@ -31,8 +31,9 @@ def _starts(world: World, sessions: Sessions) -> Int64:
     return START_US + (sessions.day - 1) * DAY_US + (hour * 3.6e9).astype(np.int64)
 
 
-def tables(world: World, sessions: Sessions) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(interactions, queries) with raw ids, sorted by time; columns as in docs/contracts.md."""
+def tables(world: World, sessions: Sessions, last_day: int = DAYS) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(interactions, queries) with raw ids, sorted by time; columns as in docs/contracts.md. Ratings, which come days
+    later, are in the log up to ``last_day``."""
     rng = stream(world.seed, "events")
     start = _starts(world, sessions)
     shape = sessions.shown.shape
@@ -55,7 +56,7 @@ def tables(world: World, sessions: Sessions) -> tuple[pl.DataFrame, pl.DataFrame
         _events("cart", cart, carted),
         _events("purchase", bought, carted + _seconds(rng, 1, 2.5, shape)),
         _events("ad_click", advert, acted),
-        _events("rating", rated & (later < START_US + DAYS * DAY_US), later, stars),
+        _events("rating", rated & (later < START_US + last_day * DAY_US), later, stars),
     ]
     log = _with_ids(pl.concat(parts), world, sessions)
     return _reviews(log, world), _queries(world, sessions, start)

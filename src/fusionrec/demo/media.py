@@ -18,6 +18,7 @@ from fusionrec.demo.world import Items
 KINDS = {"image": ("images", "jpg"), "audio": ("audio", "wav"), "video": ("video", "mp4")}
 Job = tuple[int, str, int, str, dict[str, str], str]
 """seed, kind, item row, category, factor values of the item by name, file name"""
+Renderer = Callable[[Job], bytes]
 
 
 def path(items: Items, kind: str, row: int) -> str | None:
@@ -54,29 +55,36 @@ def draw(job: Job) -> bytes:
     return clips.mp4(clips.render(rng, category, look, values["motion"], values["speed"]))
 
 
-def _write(root: str, batch: list[Job]) -> int:
+def _write(root: str, batch: list[Job], renderer: Renderer) -> int:
     for job in batch:
-        (Path(root) / job[-1]).write_bytes(draw(job))
+        (Path(root) / job[-1]).write_bytes(renderer(job))
     return len(batch)
 
 
-def write(root: Path, work: list[Job], workers: int, progress: Callable[[int, int], None] | None = None) -> None:
-    """Render every job below ``root``; ``progress(done, total)`` is called now and then."""
+def write(
+    root: Path,
+    work: list[Job],
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+    renderer: Renderer = draw,
+) -> None:
+    """Render every job below ``root``; ``progress(done, total)`` is called now and then. ``renderer`` must be
+    importable by the worker processes."""
     for folder, _ in KINDS.values():
         (root / folder).mkdir()
     batches = [work[k : k + 16] for k in range(0, len(work), 16)]
     done = 0
-    for count in _run(str(root), batches, workers):
+    for count in _run(str(root), batches, workers, renderer):
         done += count
         if progress:
             progress(done, len(work))
 
 
-def _run(root: str, batches: list[list[Job]], workers: int) -> Iterator[int]:
+def _run(root: str, batches: list[list[Job]], workers: int, renderer: Renderer) -> Iterator[int]:
     if workers <= 1:
-        yield from (_write(root, batch) for batch in batches)
+        yield from (_write(root, batch, renderer) for batch in batches)
         return
     # spawn: the caller may have threads (polars, torch), which a forked child must not inherit half-way
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(_write, [root] * len(batches), batches)
+        yield from pool.map(_write, [root] * len(batches), batches, [renderer] * len(batches))

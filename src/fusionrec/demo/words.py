@@ -19,6 +19,7 @@ NOUN = {
     "tote": ("tote bag", "手提袋"),
     "bowl": ("bowl", "大碗"),
     "cushion": ("cushion", "靠垫"),
+    "bottle": ("bottle", "水瓶"),  # in no catalogue, only in a batch with a new category
 }
 ADJECTIVE = (
     ("small", "小巧的"),

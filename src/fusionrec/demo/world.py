@@ -94,7 +94,7 @@ def build(
         raise UsageError(f"a strength must be a number of at least 0, found {bad}")
     if n_items < 50 or n_users < 20:
         raise UsageError(f"at least 50 items and 20 users are needed, found {n_items} and {n_users}")
-    items, users = _items(seed, n_items), _users(seed, n_users)
+    items, users = draw_items(seed, n_items), draw_users(seed, n_users)
     utility = np.zeros((n_users, n_items), np.float32)
     for name, strength in merged.items():
         if strength:
@@ -124,7 +124,8 @@ def _balanced(rng: np.random.Generator, values: int, n: int) -> Int64:
     return rng.permutation(np.arange(n) % values).astype(np.int64)
 
 
-def _items(seed: int, n: int) -> Items:
+def draw_items(seed: int, n: int) -> Items:
+    """n items with ids AT-0000, AT-0001, ..."""
     rng = stream(seed, "items")
     factors = {
         modality: {name: _balanced(rng, len(values), n) for name, values in table.items()}
@@ -161,7 +162,8 @@ def _launches(rng: np.random.Generator, n: int) -> Int64:
     return rng.permutation(days)
 
 
-def _users(seed: int, n: int) -> Users:
+def draw_users(seed: int, n: int) -> Users:
+    """n users; what one of them likes depends on the seed alone."""
     rng = stream(seed, "users")
     age = rng.choice(len(AGE_BANDS), n, p=[0.18, 0.30, 0.24, 0.18, 0.10])
     gender = rng.choice(len(GENDERS), n, p=[0.48, 0.46, 0.06])
