@@ -1,4 +1,4 @@
-"""Thumbnails for the report: a catalogue's own pictures, decoded safely, as small JPEG data: URIs."""
+"""Thumbnails for the report: a catalogue's own pictures, decoded in a bounded child, as small JPEG data: URIs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from fusionrec.media import bounded
 from fusionrec.media.base import MediaError, read
-from fusionrec.media.image import MAX_BYTES, decode, square
+from fusionrec.media.image import MAX_BYTES, square
 
 SIDE = 120
 
@@ -25,7 +26,7 @@ def thumbnail(root: Path, paths: Sequence[str | None], side: int = SIDE) -> str 
         if not path:
             continue
         try:
-            picture = Image.fromarray(square(decode(read(root, path, MAX_BYTES)), side))
+            picture = Image.fromarray(square(bounded.decode("image", read(root, path, MAX_BYTES)), side))
         except MediaError:
             continue
         out = io.BytesIO()
