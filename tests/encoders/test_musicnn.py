@@ -10,10 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from fusionrec.demo import sounds
 from fusionrec.demo.factors import FACTORS
@@ -22,7 +18,7 @@ from fusionrec.encoders.checkpoints import tensor_bundle
 from fusionrec.encoders.mel import mel_filters
 from fusionrec.encoders.musicnn import DATA, FRAMES, INDEX, WEIGHTS, MusiCNN, Network, log_mel, windows
 
-# Made by the original network in TensorFlow 1 from one log-mel window: input, layer below the tags, tags before sigmoid.
+# Made by the original network in TensorFlow 1 from one log-mel window: input, layer below the tags, tags (logits).
 GOLDEN = np.load(Path(__file__).parent / "musicnn_golden.npz")
 EPSILON = 1e-3
 
@@ -197,18 +193,29 @@ def test_the_penultimate_layer_is_made_from_the_pooled_maps(encoder: musicnn.Mus
     np.testing.assert_allclose(row, encoder.network.penultimate(mean_max[::-1]), atol=1e-5)
 
 
+def accuracy(rows: np.ndarray, values: np.ndarray, folds: int = 4) -> float:
+    """Cross-validated accuracy of a linear probe: ridge regression onto one column a value, in its dual form."""
+    z = (rows - rows.mean(0)) / (rows.std(0) + 1e-6)
+    products, wanted = z @ z.T / z.shape[1], np.eye(values.max() + 1)[values]
+    hits = 0
+    for fold in range(folds):
+        test = np.arange(len(rows)) % folds == fold
+        base = wanted[~test].mean(0)
+        inner = products[np.ix_(~test, ~test)] + 0.1 * np.eye(int((~test).sum()))
+        said = products[np.ix_(test, ~test)] @ np.linalg.solve(inner, wanted[~test] - base) + base
+        hits += int((said.argmax(1) == values[test]).sum())
+    return hits / len(rows)
+
+
 def test_the_demos_factors_are_read_far_above_chance(encoder: musicnn.MusiCNNEncoder) -> None:
-    """A linear probe on 60 rendered clips; chance is 1/5 for timbre, 1/4 for tempo, 1/3 for grit."""
-    rng = np.random.default_rng(3)
-    n = 60
-    values = {name: np.arange(n) % len(FACTORS["audio"][name]) for name in ("timbre", "tempo", "grit")}
-    values = {name: rng.permutation(column) for name, column in values.items()}
+    """60 rendered clips; chance is 1/5 for timbre, 1/4 for tempo, 1/3 for grit. Three seeds gave .72 to .90."""
+    rng, n = np.random.default_rng(0), 60
+    planted = {name: rng.permutation(np.arange(n) % len(FACTORS["audio"][name])) for name in FACTORS["audio"]}
     clips = [
-        sounds.render(np.random.default_rng([3, i]), *(FACTORS["audio"][f][values[f][i]] for f in values))
+        sounds.render(np.random.default_rng([0, i]), **{f: FACTORS["audio"][f][planted[f][i]] for f in planted})
         for i in range(n)
     ]
     rows = encoder.encode(clips)
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    for factor, least in (("timbre", 0.6), ("tempo", 0.6), ("grit", 0.65)):
-        accuracy = cross_val_score(probe, rows, values[factor], cv=4).mean()
-        assert accuracy > least, f"{factor}: {accuracy:.2f}"
+    for factor, least in (("timbre", 0.6), ("tempo", 0.6), ("grit", 0.7)):
+        assert accuracy(rows, planted[factor]) > least, factor
+    assert accuracy(rows, rng.permutation(planted["timbre"])) < 0.45  # the probe itself knows nothing

@@ -3,7 +3,7 @@
 Pons and Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging", arXiv 1909.06654. Weights:
 package musicnn (ISC), a TensorFlow 1 checkpoint that is read without TensorFlow. It says little about speech.
 
-Runs on numpy alone. Shapes: T frames (187 in a window), S places of a filter in frequency, K frequencies of a transform.
+Runs on numpy alone. Shapes: T frames (187 in a window), S places of a filter, K frequencies of a transform.
 """
 
 from __future__ import annotations
