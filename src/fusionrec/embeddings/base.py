@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fusionrec.data.files import to_json, write_bytes
+from fusionrec.data.schema import printable
 from fusionrec.embeddings.engine import Embedded
 from fusionrec.embeddings.store import Store
 from fusionrec.encoders.base import EncoderSpec
@@ -20,7 +21,7 @@ from fusionrec.modalities.base import ModalityRows
 from fusionrec.paths import Paths
 from fusionrec.types import ItemSet
 
-FILES = ("vectors.npy", "present.npy", "group.npy", "content.npy")
+FILES = ("vectors.npy", "present.npy", "group.npy", "content.npy", "failed.parquet")
 
 
 def items_digest(ids: Iterable[str]) -> str:
@@ -37,7 +38,12 @@ def write(
     rows: ModalityRows,
     result: Embedded,
 ) -> None:
-    """Fill ``folder``; the manifest comes last. ``content.npy`` (I, 32) uint8: the sha256 of each row's content."""
+    """Fill ``folder``; the manifest comes last. ``content.npy`` (I, 32) uint8: the sha256 of each row's content;
+    ``failed.parquet``: the items that have the modality and yet no vector, each with its reason."""
+    import polars as pl
+
+    from fusionrec.data.tables import parquet
+
     content = np.zeros((len(ids), 32), np.uint8)
     for row in np.flatnonzero(result.present).tolist():
         content[row] = np.frombuffer(bytes.fromhex(rows.content[row]), np.uint8)
@@ -48,6 +54,9 @@ def write(
     _save(folder / "present.npy", result.present)
     _save(folder / "group.npy", rows.group)
     _save(folder / "content.npy", content)
+    lines = [(ids[row], code, printable(found, 120)) for row, (code, found) in sorted(result.failed.items())]
+    failed = pl.DataFrame(lines, schema=dict.fromkeys(("item_id", "code", "found"), pl.String), orient="row")
+    write_bytes(folder / "failed.parquet", parquet(failed))
     manifest = {
         "format_version": 1,
         "modality": modality,
@@ -81,7 +90,10 @@ def read_manifest(paths: Paths, name: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         raise IntegrityError(f"data/embeddings/{name}/manifest.json is no manifest; run embed@{name} again") from None
     if version != 1 or set(recorded) != set(FILES):
-        raise IntegrityError(f"data/embeddings/{name}: found format {version!r}, expected 1; run embed@{name} again")
+        raise IntegrityError(
+            f"data/embeddings/{name}: found format {version!r} with {len(recorded)} files, expected 1 with "
+            f"{len(FILES)}; run embed@{name} again"
+        )
     for file, sha in recorded.items():
         if not (folder / file).is_file() or sha256_file(folder / file) != sha:
             raise IntegrityError(f"data/embeddings/{name}/{file} does not match its manifest; run embed@{name} again")
@@ -110,6 +122,17 @@ def load(paths: Paths, names: Sequence[str]) -> ItemSet:
         present[name] = np.load(folder / "present.npy", allow_pickle=False)
         group[name] = np.load(folder / "group.npy", allow_pickle=False)
     return ItemSet(ids, features, present, group)
+
+
+def failed(paths: Paths, name: str) -> dict[str, int]:
+    """Reason code -> how many items have the modality and yet no vector. {} where nothing was embedded yet."""
+    import polars as pl
+
+    file = paths.embeddings / name / "failed.parquet"
+    if not file.is_file():
+        return {}
+    counts = pl.read_parquet(file, columns=["code"]).group_by("code").len().sort("code")
+    return dict(counts.iter_rows())
 
 
 def describe(paths: Paths, name: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Finding:
 def examine(paths: Paths, checks: tuple[str, ...] = ALL) -> list[Finding]:
     """Every check, or those named; a check that cannot be made is itself a finding."""
     found: list[Finding] = []
-    known = {c.__name__.strip("_"): c for c in (_versions, _private, _lock, _parameters, _bundle, _leftovers)}
+    known = {c.__name__.strip("_"): c for c in (_versions, _private, _lock, _parameters, _media, _bundle, _leftovers)}
     for check in (known[name] for name in checks):
         try:
             found += check(paths)
@@ -120,12 +120,32 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
         yield Finding("fail", "source", f"source.root {params.source.root} is not a folder{hint}")
 
 
+def _media(paths: Paths) -> Iterator[Finding]:
+    """Items whose picture, sound or clip is not used: set aside by the gate, or not encoded."""
+    import json
+
+    from fusionrec.embeddings import base
+    from fusionrec.media.base import EXPECTED
+
+    summary = paths.gate / "summary.json"
+    if summary.is_file():
+        cells = json.loads(summary.read_text(encoding="utf-8"))["codes"]["cells"].get("items", {})
+        told = ", ".join(f"{code} {count}" for code, count in sorted(cells.items()) if code in EXPECTED)
+        level = "warn" if told else "ok"
+        yield Finding(level, "media", f"set aside by the gate: {told or 'nothing'}; see data/gate/quarantine.csv")
+    for folder in sorted(paths.embeddings.glob("*/manifest.json")):
+        name = folder.parent.name
+        if counts := base.failed(paths, name):
+            told = ", ".join(f"{code} {count}" for code, count in counts.items())
+            yield Finding("warn", "media", f"not encoded: {name}: {told}; see data/embeddings/{name}/failed.parquet")
+
+
 def _bundle(paths: Paths) -> Iterator[Finding]:
     if not (paths.bundle / "bundle.json").is_file():
         yield Finding("warn", "bundle", "no bundle yet: run `fusionrec repro`")
         return
     from fusionrec import config
-    from fusionrec.registry import tracking
+    from fusionrec.registry import guard, tracking
     from fusionrec.registry.bundle import read_bundle_json
 
     digest = read_bundle_json(paths.bundle)["bundle"]
@@ -140,8 +160,16 @@ def _bundle(paths: Paths) -> Iterator[Finding]:
     name = config.load(paths.project / "params.yaml").registry.name
     with tracking.client(paths.home) as (client, _):
         versions = client.search_model_versions(f"name = '{name}' and tags.bundle_digest = '{digest}'")
-    numbers = sorted(int(v.version) for v in versions)
-    yield Finding("ok", "bundle", f"bundle {digest[:12]} is {name} version {numbers[-1]}") if numbers else unregistered
+    if not versions:
+        yield unregistered
+    else:
+        newest = max(versions, key=lambda v: int(v.version))
+        said = f"gate: {newest.tags.get('gate', 'not judged: run `fusionrec register`')}"
+        level = "ok" if newest.tags.get("gate") in ("passed", "refused") else "warn"
+        yield Finding(level, "bundle", f"bundle {digest[:12]} is {name} version {newest.version} ({said})")
+    decision = guard.inspect(paths.home, name)
+    if decision.action in (guard.REFUSE, guard.RESTORE, guard.REPAIR):
+        yield Finding("fail", "champion", f"{decision.reason}: run `fusionrec guard`, which puts the alias back")
 
 
 def _leftovers(paths: Paths) -> Iterator[Finding]:

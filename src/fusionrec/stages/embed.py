@@ -64,6 +64,8 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
         {"item_id": ids[r], "code": code, "found": message[:120]}
         for r, (code, message) in sorted(result.failed.items())[:SHOWN]
     ]
-    if len(result.failed) > SHOWN:
-        report.notes.append(f"{len(result.failed) - SHOWN} more items failed")
+    if result.failed:
+        codes = Counter(code for code, _ in result.failed.values()).most_common()
+        report.notes.append("failed: " + ", ".join(f"{code} {n}" for code, n in codes))
+        report.links["failed"] = f"data/embeddings/{modality}/failed.parquet"
     return report
