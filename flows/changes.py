@@ -20,15 +20,15 @@ from fusionrec.errors import GateFailed  # noqa: E402
 from fusionrec.stages.lock import project_lock  # noqa: E402
 
 Recipe = one_of(RECIPES)
-Version = Annotated[int, Field(ge=1)]
+Version = Annotated[int, Field(ge=0)]
 
 
 @flow(name="promote", persist_result=False)
-def promote(version: Version | None = None, wait_seconds: Seconds = 600) -> State[Any]:
+def promote(version: Version = 0, wait_seconds: Seconds = 600) -> State[Any]:
     """Compare a version with the champion; a challenger that is not better ends as NotPromoted, which is no failure.
 
     Args:
-        version: which version of the registered model (default: the one with the alias challenger)
+        version: which version of the registered model; 0: the one with the alias challenger
         wait_seconds: how long to wait for another run before giving up
     """
     from fusionrec import config
@@ -38,7 +38,7 @@ def promote(version: Version | None = None, wait_seconds: Seconds = 600) -> Stat
     params = config.load(paths.project / "params.yaml")
     with project_lock(paths.home, "flow promote", wait_seconds):
         try:
-            report = stage.run(params, paths, version=version)
+            report = stage.run(params, paths, version=version or None)
         except GateFailed as verdict:
             reasons = str(verdict).splitlines()
             create_table_artifact(

@@ -90,6 +90,7 @@ def settings(home: Path) -> dict[str, str]:
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "30",
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}
 

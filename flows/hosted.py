@@ -1,16 +1,19 @@
 """``python -m flows.hosted prefect|evidently --port N``: their servers, on loopback and behind our check of Origin.
 
-Their own programs bind the same address but answer to any Host, and their WebSockets to any Origin.
+Their own programs bind the same address but answer to any Host, and their WebSockets to any Origin. Their pages, shown
+in the user's browser, would ask hosts of the outside (Prefect's an analytics service, whatever the server's settings
+say); a policy header keeps them at home.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from fusionrec.serving.hosts import App, OwnOrigin
+from fusionrec.serving.hosts import NAMES, App, OwnOrigin, Receive, Scope, Send
 from fusionrec.stages.process import die_with_parent, harden
 
 
@@ -30,6 +33,32 @@ def evidently(workspace: Path) -> App:
     return app
 
 
+class AtHome:
+    """ASGI middleware: the pages of ``app`` may load and ask nothing but this server (and its other name)."""
+
+    def __init__(self, app: App, port: int) -> None:
+        self.app = app
+        own = " ".join(f"{scheme}://{name}:{port}" for scheme in ("http", "ws") for name in NAMES)
+        self.policy = (
+            f"default-src 'self'; connect-src 'self' {own}; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+            "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+            "worker-src 'self' blob:; object-src 'none'; base-uri 'self'; frame-ancestors 'none'"
+        ).encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"content-security-policy", self.policy),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ]
+            await send(message)
+
+        await self.app(scope, receive, sending)
+
+
 def run(app: App, port: int) -> None:
     """Serve until SIGINT or SIGTERM; open connections get two seconds."""
     import uvicorn
@@ -46,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workspace", type=Path)
     given = parser.parse_args(arguments)
     made: dict[str, Callable[[], App]] = {"prefect": prefect, "evidently": lambda: evidently(given.workspace)}
-    run(OwnOrigin(made[given.server](), given.port), given.port)
+    run(OwnOrigin(AtHome(made[given.server](), given.port), given.port), given.port)
     return 0
 
 

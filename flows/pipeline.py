@@ -38,7 +38,7 @@ RetrieverKind = Literal[(SAME, *choices.retrievers())]  # type: ignore[valid-typ
 FusionKind = Literal[(SAME, *choices.fusions())]  # type: ignore[valid-type]
 RECIPES = tuple(adopt.recipes(PATHS.project))
 RecipeOrSame = Literal[(SAME, *RECIPES)]  # type: ignore[valid-type]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 Seconds = Annotated[int, Field(ge=0, le=86_400)]
 Override = Annotated[str, Field(max_length=2000)]
 
@@ -49,7 +49,7 @@ def pipeline(
     recipe: RecipeOrSame = SAME,  # type: ignore[valid-type]
     retriever: RetrieverKind = SAME,  # type: ignore[valid-type]
     fusion: FusionKind = SAME,  # type: ignore[valid-type]
-    seed: Seed | None = None,
+    seed: Seed = -1,
     set: list[Override] = [],  # noqa: A002, B006  (the form's label; Prefect copies defaults)
     force: bool = False,
     wait_seconds: Seconds = 600,
@@ -61,7 +61,7 @@ def pipeline(
         recipe: a recipe instead of params.yaml; runs isolated
         retriever: another retriever than params.yaml's, with its default settings; runs isolated
         fusion: another fusion, with its default settings; runs isolated
-        seed: another training seed; runs isolated
+        seed: another training seed, runs isolated; -1: as in params.yaml
         set: further parameters as key=value, e.g. train.retriever.dim=32; runs isolated
         force: run the stages even where nothing changed
         wait_seconds: how long to wait for another run before giving up
@@ -78,7 +78,7 @@ def pipeline(
 
 
 def _parameters(
-    paths: Paths, recipe: str, retriever: str, fusion: str, seed: int | None, pairs: list[str]
+    paths: Paths, recipe: str, retriever: str, fusion: str, seed: int, pairs: list[str]
 ) -> dict[str, Any] | None:
     """The resolved params of an isolated run, None where they are params.yaml's. Raises ConfigError before anything
     starts."""
@@ -92,7 +92,7 @@ def _parameters(
         overrides["train.retriever"] = {"kind": retriever}
     if fusion != SAME and base["train"]["fusion"].get("kind") != fusion:
         overrides["train.fusion"] = {"kind": fusion}
-    if seed is not None and base["train"].get("seed", 0) != seed:
+    if seed >= 0 and base["train"].get("seed", 0) != seed:
         overrides["train.seed"] = seed
     overrides |= isolated.parse_overrides(pairs)
     raw = isolated.with_overrides(base, overrides)

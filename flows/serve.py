@@ -107,7 +107,7 @@ def main() -> None:
             swept = sweep(api, "its process was gone when `fusionrec up` started")
         print(f"{len(made_before)} deployments; {len(swept)} stale runs ended", flush=True)
     automations.ensure()
-    serve(*deployments(switched_on()), limit=4)
+    serve(*deployments(switched_on()), limit=4, pause_on_shutdown=not page)  # `up` does it itself, quicker
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import psutil
 
 from flows import databases, environment
 from flows.api import Api
-from flows.sweep import sweep
+from flows.sweep import pause, sweep
 from fusionrec.errors import Busy, FusionrecError, Unavailable
 from fusionrec.paths import Paths
 from fusionrec.stages.process import alive, descendants, group_members
@@ -182,7 +182,7 @@ class Services:
         if runner := self.running.get("deployments"):
             every |= {*descendants(runner.pid)}
             with contextlib.suppress(subprocess.TimeoutExpired):
-                runner.wait(max(0.1, deadline - 4.5 - time.monotonic()))
+                runner.wait(max(0.1, deadline - 4.0 - time.monotonic()))
             kill({runner.pid, *descendants(runner.pid)} | {p for p in every if _belongs(p, self.paths)})
             self._sweep()
         for name in last:
@@ -203,6 +203,7 @@ class Services:
             return
         with contextlib.suppress(FusionrecError), Api(self.prefect_url, timeout=2.0) as api:
             sweep(api, "fusionrec up was stopped while this run was open")
+            pause(api)
 
 
 def start_all(services: Services) -> None:

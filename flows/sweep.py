@@ -39,9 +39,17 @@ def sweep(api: Api, reason: str) -> list[str]:
     return swept
 
 
+def pause(api: Api) -> None:
+    """Pause the deployments that have an active schedule: nobody will be there to run them."""
+    for deployment in api.post("/deployments/filter", {"deployments": {"tags": {"all_": [TAG]}}}):
+        if any(schedule["active"] for schedule in deployment["schedules"]):
+            api.post(f"/deployments/{deployment['id']}/pause_deployment", {})
+
+
 def _crash(api: Api, run: dict[str, Any], reason: str) -> None:
     state = {"type": "CRASHED", "name": "Crashed", "message": f"{reason} (it was {run['state_name']})"}
-    api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    # without force a run that has just ended keeps its end; only from Cancelling Prefect allows no other way
+    api.post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": run["state_type"] == "CANCELLING"})
     tasks = api.post(
         "/task_runs/filter",
         {

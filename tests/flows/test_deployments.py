@@ -79,9 +79,9 @@ def test_the_form_offers_what_exists() -> None:
     assert found["fusion"]["enum"] == [SAME, *choices.fusions()]
     assert found["recipe"]["enum"] == [SAME, *recipes] and recipes
     assert found["stages"]["items"]["enum"] == list(choices.stage_names())
-    assert found["seed"]["anyOf"][0]["minimum"] == 0 and found["wait_seconds"]["maximum"] == 86_400
+    assert found["seed"]["minimum"] == -1 and found["wait_seconds"]["maximum"] == 86_400
     assert properties("use-recipe")["recipe"]["enum"] == recipes
-    assert properties("promote")["version"]["anyOf"][0]["minimum"] == 1
+    assert properties("promote")["version"]["minimum"] == 0
 
 
 def test_the_monitor_form_offers_the_batches_of_the_project(tmp_path: Path) -> None:

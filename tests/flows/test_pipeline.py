@@ -107,7 +107,7 @@ def test_a_failed_isolated_run_leaves_the_project_clean(project: Paths) -> None:
         {"set": ["train.seed=$(touch pwned)"]}, {"set": ["train.seed=1; touch pwned"]}, {"set": ["`touch pwned`=1"]},
         {"set": ["modalities.x;touch pwned.kind=text"]}, {"set": ["train.retriever.kind=../../../../bin/sh"]},
         {"recipe": "../../etc/passwd"}, {"recipe": "atelier; touch pwned"}, {"retriever": "ease; touch pwned"},
-        {"fusion": "$(touch pwned)"}, {"seed": "0; touch pwned"}, {"stages": ["ingest; touch pwned"]}, {"seed": -1},
+        {"fusion": "$(touch pwned)"}, {"seed": "0; touch pwned"}, {"stages": ["ingest; touch pwned"]}, {"seed": -2},
         {"set": ["train.seed"]}, {"set": ["source.root=raw/log; touch pwned"]}, {"set": ["source.root=$(touch pwned)"]},
     ],
     ids=str,
