@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
 import socket
 import struct
 import threading
 import tracemalloc
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fusionrec.media import audio
+from fusionrec.media import audio, bounded
 from fusionrec.media.audio import RATE, decode, silent, sniff
 from fusionrec.media.base import MediaError
 
@@ -266,6 +270,43 @@ def test_a_reference_to_a_host_is_never_followed() -> None:
             code(data)
         thread.join()
     assert not hits
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_confined_process_decodes_the_same(name: str) -> None:
+    """It may open no file, so every decoder must have been made ready before."""
+    data = READABLE[name][1]()
+    np.testing.assert_array_equal(bounded.decode("audio", data, max_seconds=1.0), decode(data, max_seconds=1.0))
+    assert bounded.probe("audio", data).startswith(READABLE[name][0].lower() + ", 1.")
+
+
+def test_silence_is_refused_where_a_use_is_asked_for() -> None:
+    with pytest.raises(MediaError) as caught:
+        bounded.probe("audio", encoded(np.zeros(9_000)))
+    assert caught.value.code == "silent"
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), name=st.sampled_from(["wav", "flac", "ogg vorbis", "mp3", "aiff", "m4a", "webm opus", "adts"]))
+def test_damaged_bytes_give_a_sound_or_a_code(data: st.DataObject, name: str) -> None:
+    damaged = bytearray(sample(name))
+    for _ in range(data.draw(st.integers(1, 6))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    del damaged[data.draw(st.integers(1, len(damaged))) :]
+    code_or_none, sound = None, np.zeros(1)
+    try:
+        sound = bounded.decode("audio", bytes(damaged))
+    except MediaError as error:
+        code_or_none = error.code
+    assert code_or_none is None or re.fullmatch("[a-z_]+", code_or_none)
+    assert len(sound)
+    assert np.isfinite(sound).all()
+    assert np.abs(sound).max() <= 1
+
+
+@cache
+def sample(name: str) -> bytes:
+    return READABLE[name][1]()
 
 
 def test_importing_the_module_imports_no_decoder() -> None:
