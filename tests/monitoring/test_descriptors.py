@@ -24,9 +24,14 @@ def flat(*rgb: int, size: tuple[int, int] = (5, 7)) -> np.ndarray:
 
 @pytest.mark.parametrize(
     "pixels, expected",
-    [(flat(0, 0, 0), (0, 0, 0)), (flat(255, 255, 255), (1, 0, 0)), (flat(255, 0, 0), (0.299, 0, 1)),
-     (np.concatenate([flat(0, 0, 0), flat(255, 255, 255)]), (0.5, 0.5, 0)), (flat(100, 50, 50), (0.2547, 0, 0.5))],
-)  # fmt: skip
+    [
+        (flat(0, 0, 0), (0, 0, 0)),
+        (flat(255, 255, 255), (1, 0, 0)),
+        (flat(255, 0, 0), (0.299, 0, 1)),
+        (np.concatenate([flat(0, 0, 0), flat(255, 255, 255)]), (0.5, 0.5, 0)),
+        (flat(100, 50, 50), (0.2547, 0, 0.5)),
+    ],
+)
 def test_pictures(pixels: np.ndarray, expected: tuple[float, float, float]) -> None:
     assert d.picture((pixels,)) == pytest.approx(expected, abs=1e-3)
 
@@ -126,9 +131,18 @@ def test_texts() -> None:
 
 def test_attributes_are_the_named_and_the_unknown_columns() -> None:
     items = pl.DataFrame(
-        {"item_id": list("ab"), "title": list("xy"), "category": ["mug", None], "price": [1.5, None], "in_stock": [True, False],
-         "tags": [["x"], None], "image_sha256": [["f"], None], "colour": ["red", "blue"], "weight": [3, 4]}
-    )  # fmt: skip
+        {
+            "item_id": list("ab"),
+            "title": list("xy"),
+            "category": ["mug", None],
+            "price": [1.5, None],
+            "in_stock": [True, False],
+            "tags": [["x"], None],
+            "image_sha256": [["f"], None],
+            "colour": ["red", "blue"],
+            "weight": [3, 4],
+        }
+    )
     found = {c.name: c for c in d.attributes(items)}
     assert list(found) == ["category", "price", "in_stock", "colour", "weight"]
     assert found["price"].numeric and found["weight"].numeric and not found["in_stock"].numeric
@@ -138,8 +152,12 @@ def test_attributes_are_the_named_and_the_unknown_columns() -> None:
 def test_presence_tells_what_is_missing_from_what_cannot_be_read() -> None:
     written = pl.DataFrame({"item_id": list("abc"), "image_paths": [["a.jpg"], ["b.jpg"], None]})
     accepted = written.with_columns(image_sha256=pl.Series([["f"], None, None], dtype=pl.List(pl.String)))
-    found = {c.name: c for c in d.presence(written, accepted, {"image": np.array([True, False, False]),
-                                                              "text": np.array([True, True, False])})}  # fmt: skip
+    found = {
+        c.name: c
+        for c in d.presence(
+            written, accepted, {"image": np.array([True, False, False]), "text": np.array([True, True, False])}
+        )
+    }
     assert found["image given"].values.tolist() == ["yes", "yes", "no"] and found["image given"].subject == "image"
     assert found["image readable"].values.tolist() == ["yes", "no", None]
     assert found["image readable"].subject == "data quality"

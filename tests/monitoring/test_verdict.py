@@ -53,8 +53,9 @@ def test_predictions_are_blamed_only_where_nothing_else_moved() -> None:
 
 
 def test_what_gave_no_number_is_not_computable_and_takes_no_share_of_alpha() -> None:
-    verdict = judge([one("image", "a", math.nan), one("text", "b", None, None, why="no texts"), one("audio", "c", 0.04)],
-                    0.05, 0.2)  # fmt: skip
+    verdict = judge(
+        [one("image", "a", math.nan), one("text", "b", None, None, why="no texts"), one("audio", "c", 0.04)], 0.05, 0.2
+    )
     assert verdict.status == "drift" and verdict.measures[2].level == pytest.approx(0.05)
     assert verdict.not_computable == ("image, a: the test gave no number (a degenerate column)", "text, b: no texts")
 

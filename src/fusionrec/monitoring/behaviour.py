@@ -90,8 +90,9 @@ def draws(reference: _Sample, current: _Sample, spec: Monitor) -> NDArray[np.flo
         sums = _grouped(np.concatenate(places), np.concatenate(parts), n).astype(np.float32)
         for start in range(0, n, 4096):
             block = sums[start : start + 4096]
-            signs = rng.integers(0, 2, (spec.draws, len(block)), np.int8).astype(np.float32) * 2 - 1
-            total += signs @ block
+            bits = np.unpackbits(np.frombuffer(rng.bytes(spec.draws * -(-len(block) // 8)), np.uint8))
+            signs = bits.reshape(spec.draws, -1)[:, : len(block)].astype(np.float32)
+            total += 2 * (signs @ block) - block.sum(axis=0)
     return total.astype(np.float64)
 
 

@@ -168,7 +168,7 @@ def _categories(found: Pair, about: dict[str, str], sizes: dict[str, int]) -> Me
     shares = [Counter(x.tolist()) for x in (found.reference, found.current)]
     kinds = sorted(set(shares[0]) | set(shares[1]))
     pairs = [(shares[0][k] / len(found.reference), shares[1][k] / len(found.current)) for k in kinds]
-    effects = [abs(cohens_h(*pair)) for pair in pairs]
+    effects = [round(abs(cohens_h(*pair)), 9) for pair in pairs]
     at = max(range(len(kinds)), key=lambda k: (effects[k], pairs[k][1] - pairs[k][0]))  # of two, the one that grew
     before, after = pairs[at]
     shown = kinds[at]
@@ -299,17 +299,20 @@ EFFECTS = ("text", "image", "audio", "video", "attributes", "behaviour", "predic
 
 
 def _project(place: Any) -> Any:
-    """The project with its dashboard: the largest effect of each part over time."""
+    """The project with its dashboard: the largest effect of each part over time.
+
+    The first panel makes the tab; the others name none, because Evidently 0.7 adds a panel twice to a tab that exists.
+    """
     from evidently.sdk.models import PanelMetric
     from evidently.sdk.panels import line_plot_panel, text_panel
 
     project = place.create_project(PROJECT, "Drift of batches against the reference, one run a batch")
     text = "Largest effect of each part, in standard deviations; from 0.2 on (and if significant) it counts as drift."
-    project.dashboard.add_panel(text_panel(title="Drift", description=text), tab="Drift", create_if_not_exists=True)
+    project.dashboard.add_panel(text_panel(title="Drift", description=text), tab="Drift")
     groups = (("modalities", EFFECTS[:4]), ("attributes, behaviour, predictions, data quality", EFFECTS[4:]))
     for title, parts in groups:
         lines = [PanelMetric(legend=p, metric="MeanValue", metric_labels={"column": f"effect: {p}"}) for p in parts]
-        project.dashboard.add_panel(line_plot_panel(title=f"effect: {title}", values=lines, size="full"), tab="Drift")
+        project.dashboard.add_panel(line_plot_panel(title=f"effect: {title}", values=lines, size="full"))
     return project
 
 

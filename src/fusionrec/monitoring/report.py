@@ -31,7 +31,7 @@ class Page:
 
 
 def render(page: Page) -> bytes:
-    """UTF-8 bytes; the same page gives the same bytes."""
+    """The page as UTF-8 bytes."""
     from jinja2 import PackageLoader, StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 

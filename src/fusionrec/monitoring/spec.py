@@ -21,6 +21,6 @@ class Monitor(Spec):
     max_items: PositiveInt = Field(10_000, description="items of a side that are compared; a sample by hash of the id")
     max_vectors: PositiveInt = Field(5_000, description="vectors of a side that the domain classifier sees")
     max_events: PositiveInt = Field(1_000_000, description="interactions of a side; whole users are left out, by hash")
-    draws: int = Field(3999, ge=999, le=99_999, description="bootstrap draws of the behaviour tests")
+    draws: int = Field(2999, ge=999, le=99_999, description="bootstrap draws of the behaviour tests")
     seed: NonNegativeInt = 0
     keep: PositiveInt = Field(10, description="batches whose ingested tables are kept in the private state")

@@ -110,7 +110,7 @@ def _ingest(params: Params, paths: Paths, batch: Path) -> tuple[_Tables, str]:
     if not folder.is_dir():
         raise UsageError(f"{batch} is not a folder; expected one with items and interactions, as source.root is")
     raw = params.source.model_copy(update={"root": str(folder)}).build(paths.project).read()
-    with media.hashes(paths, raw.media_root) as memory:
+    with counted("look at media") as progress, media.memory(paths, raw.media_root, progress) as memory:
         result = canonical(raw, pseudonyms.key(paths), memory.look)
     hashed = [f"{t} {tables.content_hash(frame)}" for t, frame in sorted(result.frames.items())]
     digest = hashlib.sha256("\n".join([*hashed, tables.content_hash(result.quarantine)]).encode()).hexdigest()
