@@ -107,7 +107,7 @@ def test_what_content_is_worth():
     ]
     clip, word, every = answer.content(story(knockouts=rows, carried={"clip": 0.12, "word": 1.0}))
     assert clip == (
-        "Without clip (12\u202f% of the items have it) the model loses over all choices 0.000 (which may be chance); "
+        "Without clip (12\u202f% of the items have it) the model loses over all choices nothing that is sure (0.000); "
         "where the chosen item has it 0.020, 20\u202f% of its score (p\u00a0<\u00a00.001)."
     )
     assert "does better without" in word and "unknown amount" in every
@@ -154,6 +154,7 @@ def test_percent(value, told):
 def test_numbers_and_marks():
     assert words.thousands(1234567) == "1\u202f234\u202f567" and words.signed(-0.0001) == "0.000"
     assert words.signed(-0.012) == "\u22120.012" and words.number(None) == "–"
+    assert words.number(-0.0004) == "0.000" and words.number(-0.02) == "\u22120.020" and words.signed(0.02) == "+0.020"
     assert words.initials(["text", "image", "audio", "video"]) == {
         "text": "T",
         "image": "I",

@@ -152,7 +152,10 @@ def test_new_items_and_users_and_missing_content_are_told(evaluated):
     _, paths, done, _ = evaluated
     html = (paths.evaluation / "report.html").read_text(encoding="utf-8")
     text = " ".join("".join(Page(html).text).split())
-    assert f"{done.counts['cold_items']} of 110 items have no training history" in text and "of what people took is among the first 10" in text
+    assert (
+        f"{done.counts['cold_items']} of 110 items have no training history" in text
+        and "of what people took is among the first 10" in text
+    )
     assert "with 1 to 3 earlier choices NDCG@20 is" in text
     assert "Without text (100 % of the items have it) the model loses over all choices" in text
     assert "with everything there" in text and "with 60 % missing" in text

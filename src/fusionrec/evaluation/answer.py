@@ -117,9 +117,10 @@ def content(story: Story) -> list[str]:
 def _loss(row: Mapping[str, Any]) -> str:
     if row["loss"] is None or row["low"] is None:
         return "an unknown amount (too few users)"
+    if row["low"] <= 0 <= row["high"]:
+        return f"nothing that is sure ({words.signed(row['loss'])})"
+    sure = f"p\u00a0{words.p_value(row['p'])}" if row["loss"] > 0 else "it does better without"
     share = f", {words.percent(row['loss'] / row['full'])} of its score" if row["full"] and row["loss"] > 0 else ""
-    sure = "which may be chance" if row["low"] <= 0 <= row["high"] else f"p\u00a0{words.p_value(row['p'])}"
-    sure = "it does better without" if row["high"] < 0 else sure
     return f"{words.number(row['loss'])}{share} ({sure})"
 
 

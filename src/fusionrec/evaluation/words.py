@@ -42,16 +42,15 @@ def in_order(parts: Iterable[str]) -> list[str]:
 
 
 def number(x: float | None) -> str:
-    """Three decimals; a dash for None."""
-    return NONE if x is None else f"{x:.3f}"
+    """Three decimals, a true minus; a dash for None. What rounds to nothing has no sign."""
+    return NONE if x is None else f"{round(x, 3) + 0.0:.3f}".replace("-", "\u2212")
 
 
 def signed(x: float | None) -> str:
     """Three decimals with a sign, a true minus; a dash for None. What rounds to nothing has no sign."""
     if x is None:
         return NONE
-    text = f"{x:+.3f}".replace("-", "\u2212")
-    return text[1:] if float(f"{x:.3f}") == 0 else text
+    return f"{'+' if round(x, 3) > 0 else ''}{number(x)}"
 
 
 def thousands(x: float) -> str:
