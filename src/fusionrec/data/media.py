@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Lock
 
 from fusionrec.media import audio, bounded, image, video
 from fusionrec.media.base import MediaError, resolve
@@ -56,6 +57,7 @@ class MediaMemory:
     def __init__(self, connection: sqlite3.Connection, root: Path, progress: Progress = silent) -> None:
         self.connection, self.root, self.progress = connection, root, progress
         self.fresh = self.decoded = 0
+        self._working: dict[tuple[str, str], Lock] = {}
         self._learnt: list[tuple[str, tuple[str | int | None, ...]]] = []
         connection.execute("DROP TABLE IF EXISTS media")  # of an earlier version
         connection.execute(
@@ -106,13 +108,14 @@ class MediaMemory:
                 self.files[str(path)] = [stat.st_size, stat.st_mtime_ns, sha]
                 self._learnt.append((_FILE, (str(path), stat.st_size, stat.st_mtime_ns, sha)))
                 self.fresh += 1
-            if (sha, kind) not in self.verdicts:
-                if data is None:
-                    sha, data = _read(path, READERS[kind].MAX_BYTES)
-                form, fault = self.verdicts[sha, kind] = _decoded(data, kind)
-                if fault not in PASSING:
-                    self._learnt.append((_VERDICT, (sha, kind, _probe(kind), form, fault)))
-                self.decoded += 1
+            with self._working.setdefault((sha, kind), Lock()):  # the same content may be met twice at once
+                if (sha, kind) not in self.verdicts:
+                    if data is None:
+                        sha, data = _read(path, READERS[kind].MAX_BYTES)
+                    form, fault = self.verdicts[sha, kind] = _decoded(data, kind)
+                    if fault not in PASSING:
+                        self._learnt.append((_VERDICT, (sha, kind, _probe(kind), form, fault)))
+                    self.decoded += 1
         except MediaError as error:
             return Medium(None, code=error.code)
         except OSError:
