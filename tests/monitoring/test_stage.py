@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def shop(folder: Path, seed: int, n_items: int = 90, n_users: int = 70, light: i
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Params, Paths]]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Paths]:
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(PARAMS)
     params, paths = config.load(folder / "params.yaml"), Paths(folder, folder / ".fusionrec")
@@ -80,7 +79,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Params, 
         stage.run(params, paths)
     for name in params.modalities:
         embed.run(params, paths, modality=name)
-    yield params, paths
+    return params, paths
 
 
 def before(paths: Paths) -> dict[str, int]:

@@ -22,7 +22,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -100,16 +100,18 @@ def pair(reference: Column, current: Column | None, spec: Monitor) -> Pair:
         return Pair(reference, np.zeros(0), np.zeros(0), "the batch has no such column")
     if reference.numeric != current.numeric:
         return Pair(reference, np.zeros(0), np.zeros(0), "numbers on one side, texts on the other")
-    sides = [_clean(c) for c in (reference, current)]
+    sides = _clean(reference), _clean(current)
     for name, values in zip(("reference", "batch"), sides, strict=True):
         if len(values) < spec.min_rows:
-            return Pair(reference, *sides, f"the {name} has {len(values)} values, needed are {spec.min_rows}")
+            return Pair(
+                reference, sides[0], sides[1], f"the {name} has {len(values)} values, needed are {spec.min_rows}"
+            )
     if reference.numeric:
         together = np.concatenate(sides)
         if float(np.ptp(together)) <= 1e-9 * max(1.0, float(np.abs(together).max())):
-            return Pair(reference, *sides, "the column is constant, with one value on both sides")
-        return Pair(reference, *sides)
-    return _pooled(reference, *sides)
+            return Pair(reference, sides[0], sides[1], "the column is constant, with one value on both sides")
+        return Pair(reference, sides[0], sides[1])
+    return _pooled(reference, sides[0], sides[1])
 
 
 def _clean(column: Column) -> NDArray[Any]:
@@ -125,23 +127,22 @@ def _pooled(column: Column, reference: NDArray[Any], current: NDArray[Any]) -> P
     if len(counts) > max(MAX_CATEGORIES, total / 2):
         return Pair(column, reference, current, "nearly every value occurs once: an identifier, not a category")
     kept = {k for k, n in counts.most_common(MAX_CATEGORIES) if n * smaller / total >= 5}
-    sides = [np.array([v if v in kept else OTHER for v in side], object) for side in (reference, current)]
-    if len(set(sides[0]) | set(sides[1])) < 2:
-        return Pair(column, *sides, "the column is constant, with one value on both sides")
-    return Pair(column, *sides)
+    before, after = (np.array([v if v in kept else OTHER for v in side], object) for side in (reference, current))
+    constant = len(set(before) | set(after)) < 2
+    return Pair(column, before, after, "the column is constant, with one value on both sides" if constant else "")
 
 
 def compare(found: Pair) -> Measure:
     """Test one descriptor."""
     c = found.column
-    about = {"part": c.part, "name": c.name, "subject": c.subject or c.part}
-    sizes = {"n_reference": len(found.reference), "n_current": len(found.current)}
+    sizes = len(found.reference), len(found.current)
+    empty = Measure(c.part, c.name, c.subject or c.part, n_reference=sizes[0], n_current=sizes[1])
     if found.why:
-        return Measure(**about, **sizes, why=found.why)
-    return _numbers(found, about, sizes) if c.numeric else _categories(found, about, sizes)
+        return replace(empty, why=found.why)
+    return _numbers(found, empty) if c.numeric else _categories(found, empty)
 
 
-def _numbers(found: Pair, about: dict[str, str], sizes: dict[str, int]) -> Measure:
+def _numbers(found: Pair, empty: Measure) -> Measure:
     import pandas as pd
 
     tests, kind, c = _evidently(), _kind(True), found.column
@@ -155,11 +156,12 @@ def _numbers(found: Pair, about: dict[str, str], sizes: dict[str, int]) -> Measu
     if abs(after - before) < 0.1 * scale:
         said += " (the mean stays, the spread changed)"
     method = "Evidently: Kolmogorov-Smirnov, Wasserstein"
-    told = {"before": words.number(before), "after": words.number(after), "words": said}
-    return Measure(**about, **sizes, **told, p=p, effect=effect, method=method)
+    return replace(
+        empty, before=words.number(before), after=words.number(after), words=said, p=p, effect=effect, method=method
+    )
 
 
-def _categories(found: Pair, about: dict[str, str], sizes: dict[str, int]) -> Measure:
+def _categories(found: Pair, empty: Measure) -> Measure:
     import pandas as pd
 
     tests, c = _evidently(), found.column
@@ -179,8 +181,15 @@ def _categories(found: Pair, about: dict[str, str], sizes: dict[str, int]) -> Me
     else:
         said = words.of_share(c.part, c.name, shown, before, after)
     method = "Evidently: chi-square of homogeneity, Cohen's h"
-    told = {"before": f"{shown} {words.percent(before)}", "after": f"{shown} {words.percent(after)}", "words": said}
-    return Measure(**about, **sizes, **told, p=p, effect=min(CAP, effects[at]), method=method)
+    return replace(
+        empty,
+        before=f"{shown} {words.percent(before)}",
+        after=f"{shown} {words.percent(after)}",
+        words=said,
+        p=p,
+        effect=min(CAP, effects[at]),
+        method=method,
+    )
 
 
 def _kind(numeric: bool) -> Any:
@@ -194,23 +203,27 @@ def vectors(
 ) -> Measure:
     """Evidently's domain classifier on one modality's vectors: ((n, D) float32, (n,) present) of both sides."""
     x = [np.asarray(v)[p][: spec.max_vectors] for v, p in (reference, current)]
-    about = {"part": part, "name": "embedding", "subject": part}
-    sizes = {"n_reference": len(x[0]), "n_current": len(x[1])}
+    empty = Measure(part, "embedding", part, n_reference=len(x[0]), n_current=len(x[1]))
     least = max(spec.min_rows, 20)
     for name, rows in zip(("reference", "batch"), x, strict=True):
         if len(rows) < least:
-            return Measure(**about, **sizes, why=f"the {name} has {len(rows)} vectors, needed are {least}")
+            return replace(empty, why=f"the {name} has {len(rows)} vectors, needed are {least}")
     if x[0].shape[1] != x[1].shape[1]:
-        return Measure(
-            **about, **sizes, why=f"vectors of {x[0].shape[1]} and of {x[1].shape[1]} numbers do not compare"
-        )
+        return replace(empty, why=f"vectors of {x[0].shape[1]} and of {x[1].shape[1]} numbers do not compare")
     z = _components(np.concatenate(x), spec.seed)
     if z is None:
-        return Measure(**about, **sizes, why="all vectors are equal on both sides")
+        return replace(empty, why="all vectors are equal on both sides")
     auc, p = _classifier(z[: len(x[0])], z[len(x[0]) :])
     method = "Evidently: domain classifier, AUC by Mann-Whitney"
-    told = {"before": "AUC 0.50 if alike", "after": f"AUC {auc:.2f}", "words": words.of_vectors(part, reads, auc)}
-    return Measure(**about, **sizes, **told, p=p, effect=d_of_auc(auc), method=method)
+    return replace(
+        empty,
+        before="AUC 0.50 if alike",
+        after=f"AUC {auc:.2f}",
+        words=words.of_vectors(part, reads, auc),
+        p=p,
+        effect=d_of_auc(auc),
+        method=method,
+    )
 
 
 def _components(x: NDArray[Any], seed: int) -> NDArray[np.float64] | None:

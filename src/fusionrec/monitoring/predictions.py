@@ -51,8 +51,8 @@ def measures(
     sides = [answers(model, side, shared, spec) for side in (reference, current)]
     out = []
     for at, name in enumerate((SURE, FORESEEN)):
-        columns = [Column(PREDICTIONS, name, s[at]) for s in sides]
-        found = drift.compare(drift.pair(*columns, spec))
+        before_after = [Column(PREDICTIONS, name, s[at]) for s in sides]
+        found = drift.compare(drift.pair(before_after[0], before_after[1], spec))
         before, after = (words.number(float(np.nanmean(s[at]))) if np.isfinite(s[at]).any() else "-" for s in sides)
         way = (
             "less"

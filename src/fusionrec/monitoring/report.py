@@ -91,7 +91,7 @@ def _bars(rows: list[dict[str, Any]], least: float) -> Any:
 def histograms(comparison: Comparison) -> list[dict[str, str]]:
     """``title``, ``uri`` of a before/after chart for each alarmed descriptor."""
     alarmed = {(m.part, m.name): m for m in comparison.verdict.measures if m.alarm}
-    out = []
+    out: list[dict[str, str]] = []
     for pair in comparison.pairs:
         measure = alarmed.get((pair.column.part, pair.column.name))
         if measure is not None and not pair.why and len(out) < SHOWN:
@@ -104,7 +104,7 @@ def histograms(comparison: Comparison) -> list[dict[str, str]]:
 def _numbers(pair: Pair) -> list[dict[str, Any]]:
     low, high = np.percentile(np.concatenate([pair.reference, pair.current]).astype(np.float64), [0.5, 99.5])
     edges = np.linspace(low, max(high, low + 1e-9), BINS + 1)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for side, values in (("reference", pair.reference), ("batch", pair.current)):
         share = _density(values, edges)
         rows += [

@@ -19,6 +19,7 @@ import polars as pl
 
 from fusionrec.config import Params
 from fusionrec.data import gate, media, split, tables
+from fusionrec.data import verdict as verdicts
 from fusionrec.data.files import fresh_folder, write_bytes, write_json
 from fusionrec.data.ingest import canonical
 from fusionrec.data.positives import positive_pairs
@@ -118,10 +119,10 @@ def _ingest(params: Params, paths: Paths, batch: Path) -> tuple[_Tables, str]:
     tables.write(private, result)
     rules = Rules(**params.gate.model_dump())
     verdict = gate.judge(result.frames, result.ledger, result.quarantine, rules, paths.home / "gate")
-    gate.write(private.gate, verdict)
+    verdicts.write(private.gate, verdict)
     _keep(paths.home / "batches", params.monitor.keep)
     where = f"{paths.home.name}/batches/{digest[:16]}/data/gate/"
-    gate.require(verdict, f"{where}quarantine.csv and {where}docs/index.html")
+    verdicts.require(verdict, f"{where}quarantine.csv and {where}docs/index.html")
     return _loaded(private, raw.media_root, params.monitor.max_items), digest
 
 
@@ -282,8 +283,8 @@ def _facts(sides: tuple[_Read, ...], batch: _Tables, digest: str, when: datetime
     for name, read in zip(("reference", "batch"), sides, strict=False):
         side = read.side
         text = f"{side.items.height:,} items, {side.events.height:,} events of {side.events[C.USER].n_unique():,} users"
-        if C.TIME in side.events.columns and side.events[C.TIME].drop_nulls().len():
-            text += f", {side.events[C.TIME].min():%Y-%m-%d} to {side.events[C.TIME].max():%Y-%m-%d}"
+        days: Any = side.events[C.TIME].drop_nulls().dt.strftime("%Y-%m-%d") if C.TIME in side.events.columns else []
+        text += f", {min(days)} to {max(days)}" if len(days) else ""
         facts["contents" if name == "batch" else name] = text
     return facts
 
