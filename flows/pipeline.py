@@ -46,7 +46,7 @@ Override = Annotated[str, Field(max_length=2000)]
 @flow(name="pipeline", persist_result=False)
 def pipeline(
     stages: list[StageName] = [],  # type: ignore[valid-type]  # noqa: B006  (Prefect copies defaults)
-    recipe: RecipeOrSame = SAME,  # type: ignore[valid-type]
+    recipe: RecipeOrSame = SAME,
     retriever: RetrieverKind = SAME,  # type: ignore[valid-type]
     fusion: FusionKind = SAME,  # type: ignore[valid-type]
     seed: Seed = -1,

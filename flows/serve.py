@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,14 +100,15 @@ def main() -> None:
     wait_for_server()
     if page:
         from flows.api import Api
-        from flows.sweep import sweep
+        from flows.sweep import forget, sweep
 
         with Api(os.environ["PREFECT_API_URL"].removesuffix("/api")) as api:
             swept = sweep(api, "its process was gone when `fusionrec up` started")
+        forget(environment.find().home, swept)
         print(f"{len(made_before)} deployments; {len(swept)} stale runs ended", flush=True)
     automations.ensure()
     serve(*deployments(switched_on()), limit=4, pause_on_shutdown=not page)  # `up` does it itself, quicker
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

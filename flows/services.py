@@ -19,13 +19,13 @@ import psutil
 
 from flows import databases, environment
 from flows.api import Api
-from flows.sweep import pause, sweep
+from flows.sweep import forget, pause, sweep
 from fusionrec.errors import Busy, FusionrecError, Unavailable
 from fusionrec.paths import Paths
 from fusionrec.stages.process import alive, descendants, group_members
 
 READY_SECONDS = 180.0
-STOP_SECONDS = 9.0
+STOP_SECONDS = 7.5
 _PR_SET_CHILD_SUBREAPER = 36
 _LINES = 15
 
@@ -202,7 +202,7 @@ class Services:
         if server is None or server.poll() is not None or "prefect" not in self.seconds:
             return
         with contextlib.suppress(FusionrecError), Api(self.prefect_url, timeout=2.0) as api:
-            sweep(api, "fusionrec up was stopped while this run was open")
+            forget(self.paths.home, sweep(api, "fusionrec up was stopped while this run was open"))
             pause(api)
 
 

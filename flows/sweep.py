@@ -7,6 +7,8 @@ here.
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -37,6 +39,12 @@ def sweep(api: Api, reason: str) -> list[str]:
             _crash(api, run, reason)
             swept.append(run["id"])
     return swept
+
+
+def forget(home: Path, runs: list[str]) -> None:
+    """Remove the isolated workspaces of swept runs; whatever they had finished is in the cache."""
+    for run in runs:
+        shutil.rmtree(home / "isolated" / run, ignore_errors=True)
 
 
 def pause(api: Api) -> None:

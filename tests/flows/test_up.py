@@ -263,6 +263,7 @@ def test_ctrl_c_stops_everything(up: Up) -> None:
 def test_a_taken_port_and_a_weak_secret_are_refused_before_anything_starts(up: Up) -> None:
     """S02 and exit codes 75 and 78."""
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", up.ports["MLFLOW"]))
         other.listen()
         said = up.once(75)
