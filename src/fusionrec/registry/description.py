@@ -52,8 +52,8 @@ def describe(verdict: Mapping[str, Any], changed: Sequence[str] | None, pages: M
     address."""
     passed = verdict["verdict"] == PASSED
     lines = [
-        f"**Gate: {inert(verdict['verdict'])}**"
-        + (" (the alias champion may be moved here)" if passed else " (the alias champion will not stay here)"),
+        f"Gate: {inert(verdict['verdict'])}: "  # the list of versions shows the beginning, and shows it raw
+        + ("the alias champion may be moved here." if passed else "the alias champion will not stay here."),
         "",
         *((inert(comparison(verdict), 400), "") if "p" in verdict else ()),
         *(f"- {inert(reason, 400)}" for reason in verdict["reasons"]),

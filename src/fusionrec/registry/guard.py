@@ -146,9 +146,9 @@ def _accept(home: Path, alias: Registered, found: Mapping[str, Any], ledger: Led
     champion = Champion(alias.version, str(found["challenger"]))
     before = ledger.current.version if ledger.current is not None else None
     what = "a roll-back" if champion in ledger.accepted else verdict.comparison(found)
-    mlflow_store.set_tags(home, alias, {
-        **verdict.readable(found),
+    _tag(home, alias, {
         "champion_event": f"accepted {champions.now()} ({by}): {what}",
+        **verdict.readable(found),
         **champions.acceptance(home, champion, alias.name, len(ledger.accepted) + 1),
     })  # fmt: skip
     champions.append(home, alias.name, {
@@ -165,7 +165,7 @@ def _refuse(home: Path, alias: Registered, ledger: Ledger, reason: str) -> Outco
     if target is not None and target.version == alias.version:
         target = None
     done = f"put back on version {target.version}" if target is not None else "removed"
-    mlflow_store.set_tags(home, alias, {
+    _tag(home, alias, {
         "gate": verdict.REFUSED,
         "gate_reason": reason,
         "champion_event": f"refused {champions.now()}: the alias champion was {done}: {reason}",
@@ -182,6 +182,11 @@ def _refuse(home: Path, alias: Registered, ledger: Ledger, reason: str) -> Outco
         champions.append(home, alias.name, {"event": champions.GONE, "version": ledger.current.version})
     text = f"the alias champion on version {alias.version} of {alias.name} was {done}: {reason}"
     return Outcome("refused", alias.version, text)
+
+
+def _tag(home: Path, registered: Registered, tags: Mapping[str, str]) -> None:
+    """Write what differs: each tag is a request, and the alias waits."""
+    mlflow_store.set_tags(home, registered, {k: v for k, v in tags.items() if registered.tags.get(k) != v})
 
 
 def _restore(home: Path, name: str, current: Champion, reason: str) -> Outcome:

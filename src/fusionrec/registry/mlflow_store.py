@@ -27,6 +27,12 @@ class Registered:
     aliases: tuple[str, ...] = ()
 
 
+def load() -> None:
+    """Import what the other functions import when they are first called."""
+    import mlflow.artifacts
+    import mlflow.store.artifact.models_artifact_repo  # noqa: F401
+
+
 def find(home: Path, name: str, *, version: int | None = None, alias: str | None = None) -> Registered | None:
     """The version with this number or alias, None where there is none."""
     with tracking.client(home) as (client, where):

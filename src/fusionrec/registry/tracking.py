@@ -6,9 +6,11 @@ minute, send nothing and refuse pickles.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sqlite3
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -29,6 +31,9 @@ _BOUNDS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _PROBE_SECONDS = 5.0
+_PROBE_AGAIN_SECONDS = 5.0
+_answered: dict[str, float] = {}
+"""When each server last answered a probe, by the monotonic clock."""
 _LOCKED = "database is locked"
 _NEWER = "Can't locate revision"
 # What only a person can mend: signs in an error's text, and what to say.
@@ -134,6 +139,7 @@ def client(home: Path) -> Iterator[tuple[Any, Location]]:
     except FusionrecError:
         raise
     except Exception as error:
+        _answered.pop(where.uri, None)
         meant = explain(error, where)
         if meant is None:
             raise
@@ -190,10 +196,14 @@ def unavailable(where: Location, cause: str) -> Unavailable:
 
 
 def _probe(where: Location) -> None:
-    """One short question to the server, so that a dead one is known in seconds."""
+    """One short question to the server, so that a dead one is known in seconds; not again within a few."""
+    if time.monotonic() - _answered.get(where.uri, -math.inf) < _PROBE_AGAIN_SECONDS:
+        return
+    _answered.pop(where.uri, None)
     try:
         with urllib.request.urlopen(f"{where.uri}/health", timeout=_PROBE_SECONDS) as answer:  # noqa: S310
             answer.read(64)
+        _answered[where.uri] = time.monotonic()
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise unavailable(where, f"HTTP {error.code}") from None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fusionrec.config import Params
 from fusionrec.errors import Busy, Unavailable
 from fusionrec.paths import Paths
-from fusionrec.registry import guard
+from fusionrec.registry import guard, mlflow_store
 from fusionrec.registry.guard import Outcome
 
 
@@ -34,6 +34,7 @@ def watch(
     A registry that does not answer is said once, and again when it is back; what was moved meanwhile is judged then.
     """
     name = params.registry.name
+    mlflow_store.load()  # seconds that the first move would wait for
     say(f"watching the alias champion of {name} every {seconds:g} s")
     down = False
     while not stop():
