@@ -337,6 +337,18 @@ def test_an_auth_string_without_a_user_and_mlflow_without_auth_are_refused(image
     assert "user:password" in one.stderr and "--app-name basic-auth" in two.stderr
 
 
+def test_the_prefect_server_finds_its_folder(image: Path, tmp_path: Path) -> None:
+    """Its sqlite file lies two folders deep in an empty volume, and Prefect makes one."""
+    tools, home = tmp_path / "bin", tmp_path / "project" / ".fusionrec" / "prefect"
+    tools.mkdir()
+    (tools / "prefect").write_text('#!/bin/sh\n: > "$PREFECT_HOME/prefect.db"\n')
+    (tools / "prefect").chmod(0o755)
+    given = {"PREFECT_SERVER_API_AUTH_STRING": f"user:{GOOD}", "PREFECT_HOME": str(home)}
+    done = enter(image, tmp_path / "project", "prefect", "server", "start", PATH=f"{tools}:/usr/bin:/bin", **given)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700 and (home / "prefect.db").is_file()
+
+
 def test_signals_reach_the_command_itself(image: Path, tmp_path: Path) -> None:
     program = "import os, signal, sys; signal.signal(15, lambda *a: sys.exit(7)); print(os.getpid(), flush=True); signal.pause()"
     (tmp_path / "project").mkdir()
