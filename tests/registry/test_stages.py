@@ -277,6 +277,7 @@ def count_versions(server):
 @pytest.mark.timeout(240)
 def test_a_server_that_dies_while_it_is_written_to(server, paths, params, monkeypatch):
     """Stopped (not closed: the worst case) in the middle of the upload, then before judging, then before the start."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)  # the fixture home takes it away
     bundle.run(params, paths)
     before = digests(paths.bundle)
     whole = registering.log_run

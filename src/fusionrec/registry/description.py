@@ -69,6 +69,7 @@ def describe(verdict: Mapping[str, Any], changed: Sequence[str] | None, pages: M
         lines += [
             f"| {inert(name)} | {row['challenger']:.4f} | {row['opponent']:.4f} | {row['n']} |"
             for name, row in sorted(verdict["slices"].items())
+            if row["n"]
         ]
         lines.append("")
     if pages:
