@@ -14,6 +14,8 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     os.umask(umask)
     home = tmp_path_factory.mktemp("flows-home")
     os.environ |= {"FUSIONREC_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
+    import flows.serve  # noqa: F401  (forms list what the project has that is current at the first import: this one)
+
     yield
     os.environ.clear()
     os.environ.update(before)
