@@ -156,6 +156,7 @@ def test_prefect_and_mlflow_let_nobody_in_without_a_password() -> None:
     prefect, mlflow = (SERVICES[n]["environment"] for n in ("prefect", "mlflow"))
     assert prefect["PREFECT_SERVER_API_AUTH_STRING"].startswith("${PREFECT_AUTH_STRING:?")
     assert prefect["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    assert prefect["PREFECT_SERVER_UI_STATIC_DIRECTORY"].startswith("/tmp/")  # noqa: S108  (its default is read-only)
     origins = resolved(prefect["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"], {"FUSIONREC_PREFECT_PORT": "4321"}).split(",")
     assert origins == ["http://127.0.0.1:4321", "http://localhost:4321"]
     command = resolved(SERVICES["mlflow"]["command"], {})
