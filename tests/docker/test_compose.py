@@ -27,7 +27,7 @@ each = pytest.mark.parametrize("name", SERVICES)
 
 
 def resolved(value: Any, given: dict[str, str]) -> Any:
-    """What Compose makes of a value: ``${X}``, ``${X:-default}`` and ``${X:?message}`` (KeyError where X is lacking)."""
+    """What Compose makes of a value: ``${X}``, ``${X:-default}`` and ``${X:?message}`` (KeyError without X)."""
     if isinstance(value, dict):
         return {k: resolved(v, given) for k, v in value.items()}
     if isinstance(value, list):
@@ -120,7 +120,9 @@ def test_the_image_is_this_version_by_a_target_of_the_dockerfile() -> None:
             assert found["build"]["target"] == target and re.search(rf"^FROM \S+ AS {target}$", dockerfile, re.M)
             arguments = set(re.findall(r"^ARG (\w+)", dockerfile, re.M))
             assert set(found["build"]["args"]) == arguments
-            assert (DOCKER / found["build"]["context"] / found["build"]["dockerfile"]).resolve() == DOCKER / "Dockerfile"
+            assert (
+                DOCKER / found["build"]["context"] / found["build"]["dockerfile"]
+            ).resolve() == DOCKER / "Dockerfile"
     assert "latest" not in TEXT
 
 
@@ -220,7 +222,9 @@ def secrets_file(folder: Path, **changed: str) -> Path:
 
 def start(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.defpath, "ENV_FILE": str(file), "COMPOSE": "echo compose"}
-    return subprocess.run(["/bin/sh", str(DOCKER / "start"), *arguments], capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        ["/bin/sh", str(DOCKER / "start"), *arguments], capture_output=True, text=True, env=environment
+    )
 
 
 def test_secrets_are_random_private_and_made_once(tmp_path: Path) -> None:
@@ -244,11 +248,22 @@ def test_start_hands_a_good_file_to_compose(tmp_path: Path) -> None:
     file = secrets_file(tmp_path)
     done = start(file, "--build", "-d")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["compose", "--env-file", str(file), "-f", str(DOCKER / "compose.yaml"), "up", "--build", "-d"]
+    assert done.stdout.split() == [
+        "compose",
+        "--env-file",
+        str(file),
+        "-f",
+        str(DOCKER / "compose.yaml"),
+        "up",
+        "--build",
+        "-d",
+    ]
 
 
 @pytest.mark.parametrize("name", SECRETS)
-@pytest.mark.parametrize("value", ["", "changeme", "user:short", "user:changeme-changeme-changeme", "admin:passwordpassword"])
+@pytest.mark.parametrize(
+    "value", ["", "changeme", "user:short", "user:changeme-changeme-changeme", "admin:passwordpassword"]
+)
 def test_start_refuses_weak_secrets(name: str, value: str, tmp_path: Path) -> None:
     done = start(secrets_file(tmp_path, **{name: value}))
     assert (done.returncode, done.stdout) == (78, "")

@@ -1,4 +1,4 @@
-"""S09, S19, S20, S21, S26: what the image is made of, and what its first script refuses. Runs without a container engine."""
+"""S09, S19, S20, S21, S26: what the image is made of, and what its first script refuses. No container engine needed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,12 @@ def test_the_image_is_not_root_and_starts_in_exec_form(target: str) -> None:
 def test_no_build_tools_and_no_caches_are_shipped(target: str) -> None:
     shipped = dockerfile.shipped(STAGES, target)
     runs = [i.text for i in shipped if i.word == "RUN"]
-    installed = {w for run in runs for m in re.findall(r"apt-get install -y --no-install-recommends ([^&]*)", run) for w in m.split()}
+    installed = {
+        w
+        for run in runs
+        for m in re.findall(r"apt-get install -y --no-install-recommends ([^&]*)", run)
+        for w in m.split()
+    }
     assert installed == {"tini"}
     assert all("rm -rf /var/lib/apt/lists/*" in run for run in runs if "apt-get" in run)
     assert not any(re.search(r"\bpip\b|gcc|build-essential|curl|wget|git\b", run) for run in runs)
@@ -161,7 +166,10 @@ def test_the_project_in_the_image_is_complete() -> None:
     """What the entry script lays out and what the pipeline reads is copied."""
     copied = {w.rstrip("/") for copy in STAGES["code"].all("COPY") for w in copy.text.split()[:-1]}
     script = (DOCKER / "entrypoint").read_text()
-    laid_out = {w for words in re.findall(r"for name in ([^;]+);", script) for w in words.split()} | {"params.yaml", ".dvc/config"}
+    laid_out = {w for words in re.findall(r"for name in ([^;]+);", script) for w in words.split()} | {
+        "params.yaml",
+        ".dvc/config",
+    }
     assert laid_out <= copied
     from fusionrec.stages.isolated import _COPIED
 
@@ -202,7 +210,9 @@ def wheel_index(folder: Path) -> str:
         with zipfile.ZipFile(wheel, "w") as file:
             file.writestr(f"{name}/__init__.py", "")
             file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}+cpu\n")
-            file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            file.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
             file.writestr(f"{info}/RECORD", "")
         (place / "index.html").write_text(f'<a href="{wheel.name.replace("+", "%2B")}">{wheel.name}</a>')
     (folder / "torch.txt").write_text("".join(pin + "\n" for pin in pins))
@@ -350,7 +360,10 @@ def test_the_prefect_server_finds_its_folder(image: Path, tmp_path: Path) -> Non
 
 
 def test_signals_reach_the_command_itself(image: Path, tmp_path: Path) -> None:
-    program = "import os, signal, sys; signal.signal(15, lambda *a: sys.exit(7)); print(os.getpid(), flush=True); signal.pause()"
+    program = (
+        "import os, signal, sys; signal.signal(15, lambda *a: sys.exit(7));"
+        "print(os.getpid(), flush=True); signal.pause()"
+    )
     (tmp_path / "project").mkdir()
     child = subprocess.Popen(
         ["/bin/sh", str(DOCKER / "entrypoint"), sys.executable, "-c", program],
