@@ -316,8 +316,8 @@ def quarantined(table: str, reference: Side, current: Side, spec: Monitor) -> Me
     ref, cur = samples
     before, after = float(ref.value[0]), float(cur.value[0])
     if before == after:
-        return Measure("data quality", name, "", 1.0, 0.0, "cluster bootstrap", before=words.percent(before),
-                       after=words.percent(after))  # fmt: skip
+        share, sizes = words.percent(before), (len(ref.rows), len(cur.rows))
+        return Measure("data quality", name, "data quality", 1.0, 0.0, "cluster bootstrap", *sizes, share, share)
     p, _ = _largest(ref, cur, spec)
     way = "more" if after > before else "fewer"
     return Measure(

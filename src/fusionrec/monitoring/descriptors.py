@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fusionrec.data.schema import MEDIA, TABLES
+from fusionrec.data.schema import BESIDE, MEDIA, TABLES
 from fusionrec.embeddings.engine import Progress, embed, silent
 from fusionrec.embeddings.store import Store
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
@@ -195,7 +195,7 @@ def attributes(items: pl.DataFrame) -> list[Column]:
     :data:`MAX_ATTRIBUTES`); numbers as numbers, everything else as categories."""
     import polars as pl
 
-    derived = {f"{kind}_{end}" for kind in MEDIA.values() for end in ("sha256", "format")}
+    derived = {f"{kind}_{end}" for kind in MEDIA.values() for end in BESIDE}
     named = [c for c in (C.CATEGORY, "brand", "price", "in_stock") if c in items.columns]
     further = [
         c for c in items.columns if c not in TABLES["items"] and c not in derived and not items[c].dtype.is_nested()

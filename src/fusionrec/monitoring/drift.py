@@ -43,7 +43,7 @@ COMPONENTS = 32
 MAX_CATEGORIES = 40
 OTHER = "(other)"
 PROJECT = "fusionrec"
-_LOOKALIKE = str.maketrans({"<": "\u2039", ">": "\u203a", "&": "\uff06", '"': "\u201d", "'": "\u2019", "`": "\u2018",
+_LOOKALIKE = str.maketrans({"<": "\u2039", ">": "\u203a", "&": "+", '"': "\u201d", "'": "\u2019", "`": "\u2018",
                             "\\": "\u29f5", "{": "(", "}": ")"})  # fmt: skip
 
 

@@ -81,11 +81,14 @@ def _bars(rows: list[dict[str, Any]], least: float) -> Any:
         y=alt.Y("label:N", sort=names, title=None, axis=alt.Axis(grid=False))
     )
     bars = base.mark_bar(size=15, cornerRadiusEnd=2).encode(
-        x=alt.X("effect:Q", title="effect in standard deviations (dashed: the least that counts)"), color=colour
+        x=alt.X("effect:Q", title="effect in standard deviations"), color=colour
     )
     text = base.mark_text(align="left", dx=4, fontSize=11).encode(x="effect:Q", text=alt.Text("effect:Q", format=".2f"))
     line = alt.Chart(alt.Data(values=[{"x": least}])).mark_rule(color=charts.INK, strokeDash=[4, 4]).encode(x="x:Q")
-    return charts._style(alt.layer(bars, text, line).properties(height=alt.Step(22)), "How much each comparison moved")
+    return charts._style(
+        alt.layer(bars, text, line).properties(height=alt.Step(22)),
+        "How much each comparison moved (dashed: the least that counts)",
+    )
 
 
 def histograms(comparison: Comparison) -> list[dict[str, str]]:
