@@ -42,6 +42,11 @@ def test_the_largest_effect_is_blamed_and_its_reasons_come_first() -> None:
     assert verdict.sentence == "Drift in image: image b moved."
 
 
+def test_what_a_person_can_see_is_said_before_what_a_classifier_sees() -> None:
+    verdict = judge([one("audio", "embedding", 1e-9, 2.1), one("audio", "loudness", 1e-9, 2.0)], 0.05, 0.2)
+    assert verdict.reasons == ("audio loudness moved", "audio embedding moved") and verdict.ranking == (("audio", 2.1),)
+
+
 def test_missing_pictures_are_a_matter_of_data_quality_that_the_pictures_are_blamed_for() -> None:
     assert judge([one("data quality", "image given", 1e-9, subject="image")], 0.05, 0.2).blamed == "image"
 

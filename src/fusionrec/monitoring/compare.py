@@ -9,7 +9,7 @@ from fusionrec.monitoring import behaviour, drift
 from fusionrec.monitoring.drift import Pair
 from fusionrec.monitoring.sides import Side
 from fusionrec.monitoring.spec import Monitor
-from fusionrec.monitoring.verdict import Measure, Verdict, judge
+from fusionrec.monitoring.verdict import EMBEDDING, Measure, Verdict, judge
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def compare(reference: Side, current: Side, spec: Monitor, more: Sequence[Measur
     for name in sorted({*reference.reads, *current.reads}):
         why = reference.lacking.get(name) or current.lacking.get(name)
         if why or name not in reference.vectors or name not in current.vectors:
-            found.append(Measure(name, "embedding", why=why or "no vectors on one side"))
+            found.append(Measure(name, EMBEDDING, why=why or "no vectors on one side"))
         else:
             found.append(
                 drift.vectors(name, reference.reads[name], reference.vectors[name], current.vectors[name], spec)

@@ -35,7 +35,7 @@ from fusionrec.data.schema import printable
 from fusionrec.monitoring import words
 from fusionrec.monitoring.descriptors import QUALITY, Column
 from fusionrec.monitoring.spec import Monitor
-from fusionrec.monitoring.verdict import CAP, Measure, Verdict, cohens_h, d_of_auc
+from fusionrec.monitoring.verdict import CAP, EMBEDDING, Measure, Verdict, cohens_h, d_of_auc
 from fusionrec.types import Bool, Float32
 
 HOMOGENEITY = "homogeneity"
@@ -203,7 +203,7 @@ def vectors(
 ) -> Measure:
     """Evidently's domain classifier on one modality's vectors: ((n, D) float32, (n,) present) of both sides."""
     x = [np.asarray(v)[p][: spec.max_vectors] for v, p in (reference, current)]
-    empty = Measure(part, "embedding", part, n_reference=len(x[0]), n_current=len(x[1]))
+    empty = Measure(part, EMBEDDING, part, n_reference=len(x[0]), n_current=len(x[1]))
     least = max(spec.min_rows, 20)
     for name, rows in zip(("reference", "batch"), x, strict=True):
         if len(rows) < least:

@@ -149,6 +149,7 @@ def _histogram(rows: list[dict[str, Any]], title: str) -> Any:
             x=alt.X("low:Q", title=None, scale=alt.Scale(zero=False, nice=False)),
             x2="high:Q",
             y=alt.Y("share:Q", title="share of the items", stack=None, axis=alt.Axis(format="%")),
+            y2=alt.datum(0),
             color=_colours(),
         )
         .properties(height=180)

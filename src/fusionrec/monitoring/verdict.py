@@ -19,7 +19,7 @@ from statistics import NormalDist
 from typing import Any, Literal
 
 CAP = 3.0
-PREDICTIONS = "predictions"
+PREDICTIONS, EMBEDDING = "predictions", "embedding"
 Status = Literal["drift", "no drift", "not computable"]
 
 
@@ -77,7 +77,7 @@ class Verdict:
             done = sum(m.computed for m in self.measures)
             left = f"; {len(self.not_computable)} could not be computed" if self.not_computable else ""
             return f"No drift: none of {done} comparisons moved enough to matter{left}."
-        return f"Drift in {self.blamed}: {self.reasons[0]}."
+        return f"Drift in {self.blamed}: {self.reasons[0].removeprefix(f'{self.blamed}: ')}."
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for verdict.json."""
@@ -105,6 +105,7 @@ def judge(measures: Sequence[Measure], alpha: float, min_effect: float) -> Verdi
     ranking = sorted(((part, max(found)) for part, found in effects.items()),
                      key=lambda pair: (-pair[1], -sum(effects[pair[0]]), pair[0]))  # fmt: skip
     first = [m for m in alarms if ranking and m.blames == ranking[0][0]]
+    first.sort(key=lambda m: m.name == EMBEDDING)  # what a person can hear or see says more than a classifier
     reasons = tuple(m.words for m in [*first, *(m for m in alarms if m not in first)])
     status: Status = "drift" if alarms else "no drift" if any(m.computed for m in judged) else "not computable"
     return Verdict(status, ranking[0][0] if ranking else None, tuple(ranking), reasons, silent, tuple(judged))
