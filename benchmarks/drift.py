@@ -210,7 +210,7 @@ def ten_thousand(params: config.Params, paths: Paths, place: Path) -> dict[str, 
     before = time.monotonic()
     drift._evidently()
     imported = time.monotonic() - before
-    start = time.monotonic()
+    start, cpu = time.monotonic(), time.process_time()
     sides = [_side(params, stores, keys[k * n : (k + 1) * n], *frames[k]) for k in range(2)]
     loaded = time.monotonic()
     found = compare(*sides, params.monitor)
@@ -233,6 +233,8 @@ def ten_thousand(params: config.Params, paths: Paths, place: Path) -> dict[str, 
             "pages": round(done - compared, 1),
         },
         "evidently_import_seconds": round(imported, 1),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "load_average": round(os.getloadavg()[0], 1),
     }
 
 

@@ -256,7 +256,7 @@ def _taste(modality: str, reference: Side, current: Side, spec: Monitor) -> Meas
     for side in (reference, current):
         vectors, present = side.vectors[modality]
         use = present & offered(side)
-        offers.append((side, np.asarray(vectors[use], np.float64), side.items.filter(use)[C.ITEM]))
+        offers.append((side, np.asarray(vectors[use], np.float32), side.items.filter(use)[C.ITEM]))
     if min(len(x) for _, x, _ in offers) < max(spec.min_rows, 2 * AXES):
         return Measure(BEHAVIOUR, name, why=f"fewer than {2 * AXES} items with {modality} on offer on one side")
     axes = _axes(offers[0][1])
@@ -264,7 +264,7 @@ def _taste(modality: str, reference: Side, current: Side, spec: Monitor) -> Meas
         return Measure(BEHAVIOUR, name, why="all vectors of the reference are equal")
     samples = []
     for side, x, ids in offers:
-        z = (x - x.mean(axis=0)) @ axes
+        z = ((x - x.mean(axis=0)) @ axes).astype(np.float64)
         spread = z.std(axis=0)
         samples.append(_given_offer(side, z / np.where(spread > 1e-9, spread, 1.0), ids))
     ref, cur = samples
@@ -282,14 +282,14 @@ def _taste(modality: str, reference: Side, current: Side, spec: Monitor) -> Meas
                     f"{lengths[0]:.2f} from the offer", f"{lengths[1]:.2f} from the offer")  # fmt: skip
 
 
-def _axes(x: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def _axes(x: NDArray[np.float32]) -> NDArray[np.float32] | None:
     """(D, P) main axes of (O, D) vectors with some spread; None where there is none."""
     centred = x - x.mean(axis=0)
     if float(np.abs(centred).max(initial=0.0)) < 1e-9:
         return None
     from sklearn.utils.extmath import randomized_svd
 
-    _, size, right = randomized_svd(centred[:5000], min(AXES, *centred.shape), random_state=0)
+    _, size, right = randomized_svd(centred[:2000], min(AXES, *centred.shape), random_state=0)
     return np.asarray(right[size > 1e-6 * size[0]].T)
 
 

@@ -106,6 +106,10 @@ def _unit(text: str) -> float:
 def codes(*columns: pl.Series) -> tuple[int, list[NDArray[Any]]]:
     """Values of several columns as numbers of one common space: (how many, an array for each)."""
     together = pl.concat([c.cast(pl.String) for c in columns])
-    numbers = together.rank("dense").fill_null(0).to_numpy().astype(np.int64)
+    known = pl.DataFrame({"value": together.unique(maintain_order=True)}).with_row_index("number")
+    joined = pl.DataFrame({"value": together}).join(
+        known, on="value", how="left", maintain_order="left", nulls_equal=True
+    )
+    numbers = joined["number"].to_numpy().astype(np.int64)
     bounds = np.cumsum([0, *(len(c) for c in columns)])
     return int(numbers.max(initial=-1)) + 1, [numbers[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
