@@ -78,8 +78,8 @@ class FeatureSpace:
 
         With F the whitened vectors (I, d) and C the co-occurrence of different items in users' histories, freed of
         popularity, the directions are the leading eigenvectors of F'CF (no item is compared with itself, so nothing
-        of a single item is memorised). Directions count only if their eigenvalue passes what the leading one reaches in 95
-        of 100 cases when the vectors are dealt to the items at random (parallel analysis, Horn 1965,
+        of a single item is memorised). Directions count only if their eigenvalue passes what the leading one reaches in
+        95 of 100 cases when the vectors are dealt to the items at random (parallel analysis, Horn 1965,
         doi:10.1007/BF02289447, with the quantile of Glorfeld 1995, doi:10.1177/0013164495055003002); each is scaled
         by the fourth root of its eigenvalue. A modality that says nothing about what people touch together keeps no
         direction and leaves the space (unless that befalls all of them). At most ``rank`` directions each are kept.
