@@ -175,7 +175,7 @@ def move_alias(up: Up, watched: Watched, version: str) -> float:
     page.reload()
     row = page.get_by_role("row").filter(has=page.get_by_role("link", name=f"Version {version}", exact=True))
     row.wait_for()
-    row.get_by_role("button", name=re.compile("Add|Edit|aliases", re.I)).last.click()
+    row.get_by_role("button").last.click()  # "Add", or a pencil without a name where there is an alias already
     dialog = page.get_by_role("dialog").filter(has_text=re.compile("alias", re.I)).first
     dialog.get_by_role("combobox").first.click()
     page.keyboard.type("champion")
