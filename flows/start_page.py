@@ -193,6 +193,7 @@ def documents(paths: Paths) -> Iterator[Document]:
     """The saved pages that exist, newest drift report first."""
     for topic, file, url in (
         ("evaluation", paths.evaluation / "report.html", "/evaluation/report.html"),
+        ("comparison", paths.home / "docs" / "comparison.html", "/docs/comparison.html"),
         ("gate", paths.gate / "docs" / "index.html", "/gate/"),
         ("data_docs", paths.home / "docs" / "gate" / "index.html", "/docs/gate/"),
     ):

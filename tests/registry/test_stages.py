@@ -227,6 +227,7 @@ def test_a_comparison_page_lies_beside_a_version(paths, params, world):
     bundle.run(params, paths)
     register.run(params, paths)
     page = mlflow_store.read_file(paths.home, mlflow_store.find(paths.home, "fusionrec", version=2), "comparison.html")
+    assert (paths.home / "docs" / "comparison.html").read_bytes() == page
     assert b"version 1" in page and b"<script" not in page
     assert mlflow_store.read_file(paths.home, mlflow_store.find(paths.home, "fusionrec", version=2), "no.html") is None
 

@@ -36,6 +36,8 @@ WORDS = {
     ),
     "gate": ("What the gate found", "数据闸门结果"),
     "gate_about": ("Rows accepted and set aside, with the reasons.", "接受与隔离的数据行及其原因。"),
+    "comparison": ("What changed", "变更对比"),
+    "comparison_about": ("The newest version beside the champion of its time.", "最新版本与当时模型的对比。"),
     "data_docs": ("Data Docs", "Data Docs"),
     "data_docs_about": ("Great Expectations on the newest partitions.", "Great Expectations 对最新分区的校验。"),
     "drift": ("Drift report", "漂移报告"),

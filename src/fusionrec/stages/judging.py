@@ -13,6 +13,7 @@ import polars as pl
 
 from fusionrec.config import Params
 from fusionrec.data import split
+from fusionrec.data.files import write_bytes
 from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import IntegrityError
 from fusionrec.evaluation import changes
@@ -79,8 +80,9 @@ def _comparison(paths: Paths, challenger: Registered, champion: Registered | Non
         return
     if len(records) == len(versions):
         names = (f"version {champion.version}" if champion is not None else "nothing", f"version {challenger.version}")
-        found = changes.compare(records[1] if len(records) > 1 else None, records[0], verdict, names)
-        mlflow_store.write_file(paths.home, challenger, COMPARISON, changes.render(found).decode("utf-8"))
+        page = changes.render(changes.compare(records[1] if len(records) > 1 else None, records[0], verdict, names))
+        mlflow_store.write_file(paths.home, challenger, COMPARISON, page.decode("utf-8"))
+        write_bytes(paths.home / "docs" / COMPARISON, page)  # the start page leads to the newest one
 
 
 def _digest(registered: Registered) -> str:
