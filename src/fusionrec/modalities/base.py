@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusionrec.media import base as media
+from fusionrec.media import bounded
 from fusionrec.types import Bool, Spec
 
 if TYPE_CHECKING:
@@ -45,6 +48,45 @@ class Modality(ABC):
 
         Raises MediaError (a ValueError with a reason code) where a file cannot be decoded.
         """
+
+
+class OneFile(Modality):
+    """One media file an item: its path and sha256 are the columns ``<medium>_path`` and ``<medium>_sha256``.
+
+    ``settings`` go to the decoder ``media.<medium>.decode``, which runs in a bounded child; they are part of the
+    content, because the bytes alone do not determine the encoder's input.
+    """
+
+    def __init__(self, medium: str, max_bytes: int, settings: Mapping[str, Any]) -> None:
+        self.medium, self.max_bytes, self.settings = medium, max_bytes, dict(settings)
+        self.root = Path()
+        self.files: list[tuple[str, str] | None] = []
+
+    def rows(self, items: pl.DataFrame, root: Path) -> ModalityRows:
+        self.root = root
+        empty: list[Any] = [None] * len(items)
+        paths, digests = (
+            items[name].to_list() if name in items.columns else empty
+            for name in (f"{self.medium}_path", f"{self.medium}_sha256")
+        )
+        self.files = [(p, d) if p and d else None for p, d in zip(paths, digests, strict=True)]
+        return ModalityRows(
+            present=np.array([f is not None for f in self.files], bool),
+            content=[self._content(f[1]) if f else "" for f in self.files],
+            group=np.zeros(len(items), np.int16),
+        )
+
+    def _content(self, digest: str) -> str:
+        lines = [digest, *(f"{name}={value!r}" for name, value in sorted(self.settings.items()))]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def read(self, index: int) -> tuple[bytes, Any]:
+        """The file's bytes and what they decode to. Raises MediaError."""
+        file = self.files[index]
+        if file is None:
+            raise media.MediaError("missing_file", f"the item has no {self.medium}")
+        data = media.read(self.root, file[0], self.max_bytes, file[1])
+        return data, bounded.decode(self.medium, data, **self.settings)
 
 
 class ModalitySpec(Spec):

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field, field_validator
 
 from fusionrec.encoders import AnyEncoder
 from fusionrec.encoders.motion import Motion
-from fusionrec.media import base as media
-from fusionrec.media import bounded
 from fusionrec.media import video as clips
-from fusionrec.modalities.base import Modality, ModalityRows, ModalitySpec, check_accepts
-
-if TYPE_CHECKING:
-    import polars as pl
-
-PATH, DIGEST = "video_path", "video_sha256"
+from fusionrec.modalities.base import Modality, ModalitySpec, OneFile, check_accepts
 
 
 class Video(ModalitySpec):
@@ -36,35 +26,12 @@ class Video(ModalitySpec):
         return VideoModality(self)
 
 
-class VideoModality(Modality):
+class VideoModality(OneFile):
     """See :class:`Video`. An item is present where ingest found its file."""
 
     def __init__(self, spec: Video) -> None:
-        self.spec = spec
-        self.root = Path()
-        self.files: list[tuple[str, str] | None] = []
-
-    def rows(self, items: pl.DataFrame, root: Path) -> ModalityRows:
-        self.root = root
-        empty: list[Any] = [None] * len(items)
-        paths = items[PATH].to_list() if PATH in items.columns else empty
-        digests = items[DIGEST].to_list() if DIGEST in items.columns else empty
-        self.files = [(p, d) if p and d else None for p, d in zip(paths, digests, strict=True)]
-        return ModalityRows(
-            present=np.array([f is not None for f in self.files], bool),
-            content=[self._content(f[1]) if f else "" for f in self.files],
-            group=np.zeros(len(items), np.int16),
-        )
-
-    def _content(self, digest: str) -> str:
-        """The file's bytes and the settings that choose frames from them."""
-        text = f"{digest}\nwindows={self.spec.windows}\nmax_seconds={self.spec.max_seconds:g}"
-        return hashlib.sha256(text.encode()).hexdigest()
+        super().__init__("video", clips.MAX_BYTES, {"windows": spec.windows, "max_seconds": spec.max_seconds})
 
     def load(self, index: int) -> Any:
         """A :class:`fusionrec.media.video.Clip`. Raises MediaError."""
-        file = self.files[index]
-        if file is None:
-            raise media.MediaError("missing_file", "this item has no clip")
-        data = media.read(self.root, file[0], clips.MAX_BYTES, file[1])
-        return bounded.decode("video", data, windows=self.spec.windows, max_seconds=self.spec.max_seconds)
+        return self.read(index)[1]
