@@ -169,6 +169,7 @@ def test_the_project_in_the_image_is_complete() -> None:
     laid_out = {w for words in re.findall(r"for name in ([^;]+);", script) for w in words.split()} | {
         "params.yaml",
         ".dvc/config",
+        ".dvc/plots",
     }
     assert laid_out <= copied
     from fusionrec.stages.isolated import _COPIED
@@ -263,6 +264,7 @@ def image(tmp_path: Path) -> Path:
     (code / ".dvc").mkdir()
     for name in ("dvc.yaml", "prefect.yaml", "requirements.lock", ".dvcignore", "params.yaml", ".dvc/config"):
         shutil.copy(ROOT / name, code / name)
+    shutil.copytree(ROOT / ".dvc" / "plots", code / ".dvc" / "plots")
     shutil.copytree(DOCKER, code / "docker")
     return code
 
@@ -288,6 +290,7 @@ def test_an_empty_project_is_laid_out_privately(image: Path, tmp_path: Path) -> 
     assert stat.S_IMODE((project / "made").stat().st_mode) == 0o600
     for name in ("dvc.yaml", "params.yaml", "requirements.lock", ".dvc/config"):
         assert (project / name).read_bytes() == (ROOT / name).read_bytes()
+    assert {f.name for f in (project / ".dvc/plots").iterdir()} == {f.name for f in (ROOT / ".dvc/plots").iterdir()}
 
 
 def test_what_people_wrote_stays_and_the_codes_files_follow_the_image(image: Path, tmp_path: Path) -> None:
