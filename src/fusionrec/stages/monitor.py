@@ -222,12 +222,12 @@ def _embedded(
 def _predictions(params: Params, paths: Paths, reference: _Read, current: _Read) -> list[Measure]:
     """What the project's model makes of both sides."""
     model: LoadedModel | None = None
-    why, warm = "", []
-    held = reference.side.pairs.clear()
+    why = ""
+    held = trained = reference.side.pairs.clear()
     try:
         model = load_model(paths.model)
         data = split.load(paths, ("train", "valid", "test"))
-        warm = data.frames["train"][C.ITEM].unique().to_list()
+        trained = data.frames["train"]
         held = pl.concat([data.frames["valid"], data.frames["test"]]).unique([C.USER, C.ITEM], maintain_order=True)
         for name in model.modalities:
             recorded = model.manifest["modalities"][name]["fingerprint"]
@@ -236,7 +236,7 @@ def _predictions(params: Params, paths: Paths, reference: _Read, current: _Read)
     except (DataRejected, IntegrityError, ConfigError, OSError) as error:
         why = str(error).splitlines()[0]
     sides = predictions.Asked(held, reference.vectors), predictions.Asked(current.side.pairs, current.vectors)
-    return predictions.measures(model, why, *sides, warm, params.monitor)
+    return predictions.measures(model, why, *sides, trained, params.monitor)
 
 
 def _write(
