@@ -35,7 +35,8 @@ def _drawable(value: Any) -> Any:
     return _FORBIDDEN.sub("\ufffd", value) if isinstance(value, str) else value
 
 
-def _style(chart: Any, title: str) -> Any:
+def style(chart: Any, title: str) -> Any:
+    """The chart under its title in the look of the reports' pages."""
     import altair as alt
 
     return (
@@ -83,7 +84,7 @@ def with_intervals(
     if reference is not None:
         line = alt.Chart(alt.Data(values=[{"x": reference}])).mark_rule(color=INK, strokeDash=[4, 4]).encode(x="x:Q")
         layers.insert(0, line)
-    return svg(_style(alt.layer(*layers).properties(height=alt.Step(34)), title))
+    return svg(style(alt.layer(*layers).properties(height=alt.Step(34)), title))
 
 
 def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Sequence[str]) -> str:
@@ -96,7 +97,7 @@ def lines(rows: Sequence[Mapping[str, Any]], title: str, axis: str, names: Seque
         scale=alt.Scale(type="log", nice=False),
         axis=alt.Axis(values=sorted({r["k"] for r in rows})),
     )
-    return svg(_style(_coloured(alt.Chart(alt.Data(values=[dict(r) for r in rows])), x, axis, names), title))
+    return svg(style(_coloured(alt.Chart(alt.Data(values=[dict(r) for r in rows])), x, axis, names), title))
 
 
 def falling(
@@ -129,7 +130,7 @@ def falling(
     if reference is not None:
         level = alt.Chart(alt.Data(values=[{"y": reference[1]}]))
         layers.insert(0, level.mark_rule(color=INK, strokeDash=[4, 4]).encode(y="y:Q"))
-    return svg(_style(alt.layer(*layers), title))
+    return svg(style(alt.layer(*layers), title))
 
 
 def _coloured(base: Any, x: Any, axis: str, names: Sequence[str]) -> Any:
@@ -170,7 +171,7 @@ def grouped(
     colour = alt.Color("part:N", scale=scale, sort=parts, legend=alt.Legend(columns=2))
     bars = base.mark_bar().encode(x=alt.X("mean:Q", title=axis), color=colour)
     whiskers = base.mark_rule(color=INK, strokeWidth=1.2, opacity=0.8).encode(x="low:Q", x2="high:Q")
-    return svg(_style(alt.layer(bars, whiskers).properties(height=alt.Step(15)), title))
+    return svg(style(alt.layer(bars, whiskers).properties(height=alt.Step(15)), title))
 
 
 def shares(rows: Sequence[Mapping[str, Any]], title: str, names: Sequence[str], bands: Sequence[str]) -> str:
@@ -197,4 +198,4 @@ def shares(rows: Sequence[Mapping[str, Any]], title: str, names: Sequence[str], 
         )
         .properties(height=alt.Step(30))
     )
-    return svg(_style(chart, title))
+    return svg(style(chart, title))

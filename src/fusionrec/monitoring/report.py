@@ -85,7 +85,7 @@ def _bars(rows: list[dict[str, Any]], least: float) -> Any:
     )
     text = base.mark_text(align="left", dx=4, fontSize=11).encode(x="effect:Q", text=alt.Text("effect:Q", format=".2f"))
     line = alt.Chart(alt.Data(values=[{"x": least}])).mark_rule(color=charts.INK, strokeDash=[4, 4]).encode(x="x:Q")
-    return charts._style(
+    return charts.style(
         alt.layer(bars, text, line).properties(height=alt.Step(22)),
         "How much each comparison moved (dashed: the least that counts)",
     )
@@ -154,7 +154,7 @@ def _histogram(rows: list[dict[str, Any]], title: str) -> Any:
         )
         .properties(height=180)
     )
-    return charts._style(chart, title)
+    return charts.style(chart, title)
 
 
 def _columns(rows: list[dict[str, Any]], title: str) -> Any:
@@ -171,4 +171,4 @@ def _columns(rows: list[dict[str, Any]], title: str) -> Any:
         )
         .properties(height=alt.Step(14))
     )
-    return charts._style(chart, title)
+    return charts.style(chart, title)
