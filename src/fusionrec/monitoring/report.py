@@ -87,7 +87,7 @@ def _bars(rows: list[dict[str, Any]], least: float) -> Any:
     line = alt.Chart(alt.Data(values=[{"x": least}])).mark_rule(color=charts.INK, strokeDash=[4, 4]).encode(x="x:Q")
     return charts.style(
         alt.layer(bars, text, line).properties(height=alt.Step(22)),
-        "How much each comparison moved (dashed: the least that counts)",
+        "Size of each change (dashed: what counts)",
     )
 
 
