@@ -29,6 +29,7 @@ HOSTILE = (
     "{{constructor.constructor('alert(1)')()}}",
     "javascript:alert(1)",
 )
+HOSTILE_ID = "<img src=x onerror=alert('id')>"
 
 
 @dataclass
@@ -76,9 +77,11 @@ def make_hostile(project: Project) -> None:
         title = pl.when(rows % 7 == number).then(pl.lit(f"{text} ") + pl.col("title").fill_null("")).otherwise(title)
     brand = pl.when(rows % 5 == 0).then(pl.lit(HOSTILE[1])).otherwise(pl.col("brand"))
     items.with_columns(title.alias("title"), brand.alias("brand")).write_csv(file)
-    # one row that the gate quarantines, so that its page has something to show
+    # Two rows with one hostile id and other content: the gate sets one aside, and its page must show the id as text.
+    one = items.head(1).with_columns(pl.lit(HOSTILE_ID).alias("item_id"))
+    added = pl.concat([one, one.with_columns(pl.lit("another").alias("brand"))])
     text = file.read_text(encoding="utf-8")
-    file.write_text(text + items.head(1).write_csv(include_header=False), encoding="utf-8")
+    file.write_text(text + added.write_csv(include_header=False), encoding="utf-8")
     project.run("dvc", "add", "-q", "data/raw/atelier")
 
 

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from flows.api import Api
-from tests.browser.conftest import Up, Watched
+from tests.browser.conftest import HOSTILE_ID, Up, Watched
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(1800)]
 T = TypeVar("T")
@@ -110,6 +110,8 @@ def test_hostile_titles_are_inert_in_report_and_data_docs(up: Up, watched: Watch
     for place in ("/gate/", "/docs/gate/"):
         answer = page.goto(f"{up.urls['page']}{place}")
         assert answer.status == 200 and "sandbox" in answer.headers["content-security-policy"]
+        if place == "/gate/":
+            assert HOSTILE_ID in page.locator("body").inner_text(), "no hostile id is shown: this would prove nothing"
         watched.shot("data-docs" if place == "/docs/gate/" else "gate", full_page=True)
         for link in {a.get_attribute("href") for a in page.locator("a").all()} - {None}:
             if not link.startswith(("#", "http")):
