@@ -51,14 +51,14 @@ FACTORS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
-PRESENT = {"text": 0.95, "image": 0.92, "audio": 0.55, "video": 0.12, "attributes": 1.0}
+PRESENT = {"text": 0.95, "image": 0.92, "audio": 0.55, "video": 0.25, "attributes": 1.0}
 """The share of items that have each modality."""
 
 STRENGTHS = {
     "text": 1.5,
     "image": 1.5,
-    "audio": 0.7,
-    "video": 0.6,
+    "audio": 1.5,
+    "video": 1.5,
     "attributes": 0.5,
     "collaborative": 0.8,
     "appeal": 0.6,

@@ -194,10 +194,12 @@ def _lowest_columns(scores: Float32, worst: Float32, k: int) -> Int64:
 class RetrieverSpec(Spec):
     """Base of the retriever sections of params.yaml.
 
-    Importing a retriever file must not import torch (the command line starts faster without it).
+    Importing a retriever file must not import torch (the command line starts faster without it). ``space``: what a
+    search for hyper-parameters tries, dotted field of the spec -> values, e.g. ``{"training.lr": (1e-3, 3e-3)}``.
     """
 
     kind: Any
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
         """An unfitted model. ``fusion`` is injected into the models that train through one; the others ignore it."""
