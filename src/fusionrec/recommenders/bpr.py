@@ -59,11 +59,13 @@ class BPRRetriever(Retriever):
                 b = order[start : start + self.spec.training.batch]
                 yield partial(_loss, module, users[b], positives[b], negatives[b])
 
+        how = self.spec.training
+
         def validate() -> float:
             self._take(module)
-            return validation_metric(self, train_set, valid)
+            return validation_metric(self, train_set, valid, how.metric, how.valid_users)
 
-        train(module, batches, validate, self.spec.training, watch)
+        train(module, batches, validate, how, watch)
         self._take(module)
 
     def _take(self, module) -> None:  # type: ignore[no-untyped-def]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 
 class Training(Spec):
-    """How a trained model learns. Adam, mini-batches, early stopping on validation NDCG@20."""
+    """How a trained model learns. Adam, mini-batches, early stopping on a validation metric."""
 
     epochs: PositiveInt = 60
     batch: PositiveInt = 256
     lr: PositiveFloat = 3e-3
     weight_decay: float = Field(1e-4, ge=0)
-    patience: NonNegativeInt = Field(
-        8, description="epochs without a better validation value before it stops; 0: never"
-    )
+    patience: NonNegativeInt = Field(8, description="validations without a better value before it stops; 0: never")
+    metric: Literal["ndcg@20", "recall@20"] = Field("ndcg@20", description="what early stopping looks at")
+    valid_every: PositiveInt = Field(1, description="epochs from one validation to the next")
+    valid_users: PositiveInt = Field(2000, description="users that validation asks, at most")
+    decay: float = Field(1.0, gt=0, le=1, description="the learning rate of epoch e is lr x decay^e")
 
 
 def train(
@@ -45,6 +47,8 @@ def train(
     optimiser = torch.optim.Adam(module.parameters(), lr=how.lr, weight_decay=how.weight_decay)
     best, best_state, since = -np.inf, None, 0
     for epoch in range(how.epochs):
+        for group in optimiser.param_groups:
+            group["lr"] = how.lr * how.decay**epoch
         module.train()
         losses = []
         for loss_of_batch in batches(epoch):
@@ -53,13 +57,16 @@ def train(
             loss.backward()
             optimiser.step()
             losses.append(float(loss.detach()))
-        module.eval()
-        with torch.no_grad():
-            value = validate()
         mean_loss = float(np.mean(losses)) if losses else 0.0
         if not np.isfinite(mean_loss):
             raise ValueError(f"the loss is {mean_loss} in epoch {epoch}: lower the learning rate (lr is {how.lr})")
-        watch(epoch, {"loss": mean_loss, "valid_ndcg@20": value})
+        if (epoch + 1) % how.valid_every and epoch + 1 < how.epochs:
+            watch(epoch, {"loss": mean_loss})
+            continue
+        module.eval()
+        with torch.no_grad():
+            value = validate()
+        watch(epoch, {"loss": mean_loss, f"valid_{how.metric}": value})
         if value > best:
             best, since = value, 0
             best_state = {k: v.detach().clone() for k, v in module.state_dict().items()}
@@ -71,6 +78,20 @@ def train(
         module.load_state_dict(best_state)
     module.eval()
     return best
+
+
+def share(rows: np.ndarray) -> np.ndarray:
+    """This process's part of one batch's rows (N,): every world-th one. Alone it is ``rows`` itself.
+
+    Every process draws the same batches and takes its part. Parts are equally long (rows from the beginning fill
+    the last ones up), so that the mean over processes is the mean over the batch, and nobody's part is empty.
+    """
+    import torch
+
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return rows
+    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    return np.resize(rows, -(-len(rows) // world) * world)[rank::world] if len(rows) else rows
 
 
 def state_arrays(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:

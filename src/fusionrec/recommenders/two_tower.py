@@ -85,11 +85,13 @@ class TwoTowerRetriever(Retriever):
                 rows = order[start : start + self.spec.training.batch]
                 yield partial(self._loss, x, rows, tensors, mask, rng)
 
+        how = self.spec.training
+
         def validate() -> float:
             self._attached()
-            return validation_by_group(self, train_set, valid)
+            return validation_by_group(self, train_set, valid, how.metric, how.valid_users)
 
-        train(self.net, batches, validate, self.spec.training, watch)
+        train(self.net, batches, validate, how, watch)
 
     def _loss(
         self, x: sparse.csr_matrix, rows: np.ndarray, tensors: dict[str, Tensor], mask: Bool, rng: np.random.Generator

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 MAX_USERS = 2000  # validation is repeated every epoch; more users than this do not change a choice
 
 
-def validation_requests(train: Interactions, valid: Interactions, seed: int = 0) -> tuple[Requests, sparse.csr_matrix]:
+def validation_requests(
+    train: Interactions, valid: Interactions, seed: int = 0, max_users: int = MAX_USERS
+) -> tuple[Requests, sparse.csr_matrix]:
     """Requests of the users with a validation positive (history: train), and their positives (B, I) CSR.
 
     Positives that are also in the history are dropped: they are masked, so nobody could recommend them.
@@ -25,27 +27,48 @@ def validation_requests(train: Interactions, valid: Interactions, seed: int = 0)
     positives = positives - positives.multiply(history)
     positives.eliminate_zeros()
     users = np.flatnonzero(np.diff(positives.indptr) > 0)
-    if len(users) > MAX_USERS:
-        users = np.sort(np.random.default_rng(seed).choice(users, MAX_USERS, replace=False))
+    if len(users) > max_users:
+        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
     return Requests(user=users.astype(np.int64), history=history[users]), positives[users].tocsr()
 
 
-def validation_metric(retriever: Retriever, train: Interactions, valid: Interactions, k: int = 20) -> float:
-    """Mean NDCG@k on validation; 0 where there is nothing to validate on."""
-    requests, positives = validation_requests(train, valid)
+def validation_metric(
+    retriever: Retriever,
+    train: Interactions,
+    valid: Interactions,
+    metric: str = "ndcg@20",
+    max_users: int = MAX_USERS,
+) -> float:
+    """Mean of ``metric`` (``ndcg@K`` or ``recall@K``) on validation; 0 where there is nothing to validate on."""
+    requests, positives = validation_requests(train, valid, max_users=max_users)
     if len(requests) == 0:
         return 0.0
+    k = _list_length(metric)
     items, _ = retriever.recommend(requests, k)
-    return float(np.nanmean(per_user(items, positives, (k,))[f"ndcg@{k}"]))
+    return float(np.nanmean(per_user(items, positives, (k,))[metric]))
 
 
-def validation_by_group(retriever: Retriever, train: Interactions, valid: Interactions, k: int = 20) -> float:
-    """NDCG@k of known items among known ones and of new items among new ones, weighted by their validation positives.
+def _list_length(metric: str) -> int:
+    name, _, k = metric.partition("@")
+    if name not in ("ndcg", "recall") or not k.isdecimal() or int(k) < 1:
+        raise ValueError(f"a validation metric is ndcg@K or recall@K with K at least 1, found {metric!r}")
+    return int(k)
+
+
+def validation_by_group(
+    retriever: Retriever,
+    train: Interactions,
+    valid: Interactions,
+    metric: str = "ndcg@20",
+    max_users: int = MAX_USERS,
+) -> float:
+    """``metric`` of known items among known ones and of new items among new ones, weighted by their validation positives.
 
     Early stopping of a model that scores new items looks at this: the plain metric moves with how the two groups
     happen to be placed against each other, which a bias or a blend settles afterwards.
     """
-    requests, positives = validation_requests(train, valid)
+    requests, positives = validation_requests(train, valid, max_users=max_users)
+    k = _list_length(metric)
     known = np.zeros(train.n_items, bool)
     known[train.item] = True
     total = weight = 0.0
@@ -54,6 +77,6 @@ def validation_by_group(retriever: Retriever, train: Interactions, valid: Intera
         asked.eliminate_zeros()  # the product keeps masked entries as explicit zeros
         if asked.nnz:
             items, _ = retriever.recommend(requests, k, candidates=group)
-            total += asked.nnz * float(np.nanmean(per_user(items, asked, (k,))[f"ndcg@{k}"]))
+            total += asked.nnz * float(np.nanmean(per_user(items, asked, (k,))[metric]))
             weight += asked.nnz
     return total / weight if weight else 0.0
