@@ -62,7 +62,7 @@ def validation_by_group(
     metric: str = "ndcg@20",
     max_users: int = MAX_USERS,
 ) -> float:
-    """``metric`` of known items among known ones and of new items among new ones, weighted by their validation positives.
+    """``metric`` of known items among known ones and of new ones among new ones, weighted by validation positives.
 
     Early stopping of a model that scores new items looks at this: the plain metric moves with how the two groups
     happen to be placed against each other, which a bias or a blend settles afterwards.
