@@ -57,7 +57,7 @@ def knock_out(
     *,
     repeats: int = 2000,
     seed: int = 0,
-    block: int = 512,
+    block: int | None = None,
 ) -> list[KnockOut]:
     """One :class:`KnockOut` for each modality of the attached catalogue, and one for all of them where there are more.
 

@@ -48,7 +48,7 @@ def degradation(
     shares: Sequence[float] = SHARES,
     repeats: int = 2000,
     seed: int = 0,
-    block: int = 512,
+    block: int | None = None,
     cells: int = CELLS,
 ) -> list[Point]:
     """The curve of all modalities together and, where there are more than one, of each; [] without modalities or users.

@@ -22,7 +22,7 @@ class Recommends(Protocol):
     """What is evaluated: anything that fills top-K lists (a Retriever, or a re-ranked one)."""
 
     def recommend(
-        self, requests: Requests, k: int, candidates: Bool | None = None, block: int = ...
+        self, requests: Requests, k: int, candidates: Bool | None = None, block: int | None = ...
     ) -> tuple[Int64, Float32]:
         """Items (B, K) int64, -1 for none, and scores (B, K) float32, best first."""
 
@@ -52,12 +52,12 @@ def evaluate(
     *,
     name: str = "model",
     depth: int = 0,
-    block: int = 512,
+    block: int | None = None,
 ) -> Result:
     """Rank the whole catalogue once for each set of candidates and score every slice.
 
-    ``block`` bounds memory: never more than block x I scores exist at once. Only users with a positive in one of the
-    slices are ranked. ``depth``: keep lists of this length where it exceeds every k. Raises ValueError where two
+    ``block`` bounds memory: never more than block x I scores exist at once; by default the model chooses it from the
+    size of the catalogue. Only users with a positive in one of the slices are ranked. ``depth``: keep lists of this length where it exceeds every k. Raises ValueError where two
     slices share a name.
     """
     ks = tuple(ks)

@@ -15,6 +15,8 @@ import numpy as np
 from scipy import sparse
 
 from fusionrec.fusion.base import FusionSpec
+from fusionrec.recommenders.topk import block_rows
+from fusionrec.recommenders.topk import top_k as top_k
 from fusionrec.types import Bool, Float32, Int64, Interactions, ItemSet, Requests, Spec
 
 Watch = Callable[[int, Mapping[str, float]], None]
@@ -45,6 +47,7 @@ class Retriever(ABC):
 
     items: ItemSet
     fit_ids: tuple[str, ...] = ()
+    as_fitted: bool = True
 
     @abstractmethod
     def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
@@ -52,7 +55,10 @@ class Retriever(ABC):
 
     @abstractmethod
     def _score(self, requests: Requests) -> Float32:
-        """(B, I) float32 against the attached catalogue; -inf where the model cannot score an item."""
+        """(B, I) float32 against the attached catalogue; -inf where the model cannot score an item.
+
+        The caller writes into the array, so a model hands out a new one, or one that is not writeable.
+        """
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
@@ -106,7 +112,8 @@ class Retriever(ABC):
 
     def _align(self, items: ItemSet) -> None:
         self.items = items
-        if items.ids == self.fit_ids:
+        self.as_fitted = items.ids == self.fit_ids
+        if self.as_fitted:
             self.fit_row: Int64 = np.arange(len(items), dtype=np.int64)
         else:
             at = {item: row for row, item in enumerate(self.fit_ids)}
@@ -115,7 +122,7 @@ class Retriever(ABC):
 
     def history_at_fit(self, history: sparse.csr_matrix) -> sparse.csr_matrix:
         """(B, I) history over the attached catalogue -> (B, I_fit) over the items of the fit."""
-        if history.shape[1] == len(self.fit_ids) and bool(np.array_equal(self.fit_row, np.arange(len(self.fit_ids)))):
+        if self.as_fitted:
             return history
         rows = np.flatnonzero(self.known)
         select = sparse.csr_matrix(
@@ -125,7 +132,7 @@ class Retriever(ABC):
 
     def scores_at_fit(self, scores: Float32) -> Float32:
         """(B, I_fit) scores over the items of the fit -> (B, I) over the attached catalogue, -inf for new items."""
-        if scores.shape[1] == len(self.items) and bool(np.array_equal(self.fit_row, np.arange(len(self.fit_ids)))):
+        if self.as_fitted:
             return scores
         out = np.full((len(scores), len(self.items)), -np.inf, np.float32)
         out[:, self.known] = scores[:, self.fit_row[self.known]]
@@ -136,59 +143,41 @@ class Retriever(ABC):
         if requests.history.shape[1] != len(self.items):
             raise ValueError(f"history speaks of {requests.history.shape[1]} items, the catalogue of {len(self.items)}")
         scores = self._score(requests)
-        if np.isnan(scores).any():
+        if scores.size and np.isnan(scores.min()):  # one pass without an intermediate: a minimum hands NaN on
             raise ValueError(f"{type(self).__name__} gave NaN scores")
         return scores
 
     def recommend(
-        self, requests: Requests, k: int, candidates: Bool | None = None, block: int = 1024
+        self, requests: Requests, k: int, candidates: Bool | None = None, block: int | None = None
     ) -> tuple[Int64, Float32]:
         """The k best items of each request.
 
         ``candidates`` (I,) bool restricts the catalogue. Seen items never appear. Returns items
         (B, K) int64 and scores (B, K) float32, best first; ties go to the lower row (rows are in hash
         order); where fewer than k items remain the tail is item -1, score -inf. Items that the model cannot
-        score come after all that it can and are not returned.
+        score come after all that it can and are not returned. ``block``: requests scored at once, by default
+        as many as :func:`fusionrec.recommenders.topk.block_rows` finds room for.
         """
-        n, width = len(requests), min(k, len(self.items))
+        n = len(requests)
+        columns = None if candidates is None else np.flatnonzero(candidates)
+        width = min(k, len(self.items) if columns is None else len(columns))
         items = np.full((n, k), -1, np.int64)
         scores = np.full((n, k), -np.inf, np.float32)
-        for start in range(0, n, block):
+        block = block or block_rows(len(self.items))
+        for start in range(0, n if width else 0, block):
             part = requests.rows(start, min(start + block, n))
-            s = np.array(self.score(part), np.float32, copy=True)
+            s = self.score(part)
+            if s.dtype != np.float32 or not s.flags.writeable:  # what a model made for this call is written into
+                s = np.array(s, np.float32)
             seen = part.history if part.seen is None else part.seen
             s[np.repeat(np.arange(len(part)), np.diff(seen.indptr)), seen.indices] = -np.inf
-            if candidates is not None:
-                s[:, ~candidates] = -np.inf
-            items[start : start + len(part), :width], scores[start : start + len(part), :width] = top_k(s, width)
+            if columns is not None:
+                s = s.take(columns, axis=1)
+            found, value = top_k(s, width, empty_ties=False)
+            items[start : start + len(part), :width] = found if columns is None else columns[found]
+            scores[start : start + len(part), :width] = value
         items[np.isneginf(scores)] = -1
         return items, scores
-
-
-def top_k(scores: Float32, k: int) -> tuple[Int64, Float32]:
-    """The k highest of each row of (B, I), best first; ties to the lower column. -> (B, K) int64, (B, K) float32."""
-    n = scores.shape[1]
-    if k >= n:
-        chosen = np.broadcast_to(np.arange(n), scores.shape)
-    else:
-        chosen = np.argpartition(scores, n - k, axis=1)[:, n - k :]
-        worst = np.take_along_axis(scores, chosen, 1).min(1, keepdims=True)
-        tied = np.flatnonzero((scores >= worst).sum(1) > k)  # the partition chose arbitrarily among equals at the edge
-        if len(tied):
-            chosen = chosen.copy()
-            chosen[tied] = _lowest_columns(scores[tied], worst[tied], k)
-    values = np.take_along_axis(scores, chosen, 1)
-    order = np.lexsort((chosen, -values), axis=1)
-    return np.take_along_axis(chosen, order, 1).astype(np.int64), np.take_along_axis(values, order, 1)
-
-
-def _lowest_columns(scores: Float32, worst: Float32, k: int) -> Int64:
-    """(R, K) columns: all above ``worst`` (R, 1) and, of those equal to it, the lowest columns."""
-    above = scores > worst
-    equal = scores == worst
-    room = k - above.sum(1, keepdims=True)
-    keep = above | (equal & (np.cumsum(equal, axis=1) <= room))
-    return np.nonzero(keep)[1].reshape(len(scores), k)
 
 
 class RetrieverSpec(Spec):

@@ -28,12 +28,14 @@ class Recommender:
         """Bind the catalogue, see :meth:`Retriever.attach`."""
         self.retriever.attach(items)
 
-    def recommend(self, requests: Requests, k: int, candidates: Bool | None = None) -> tuple[Int64, Float32]:
+    def recommend(
+        self, requests: Requests, k: int, candidates: Bool | None = None, block: int | None = None
+    ) -> tuple[Int64, Float32]:
         """As :meth:`Retriever.recommend`: items (B, K) int64 and scores (B, K) float32, -1 and -inf for none."""
         if self.ranker is None:
-            items, scores = self.retriever.recommend(requests, k, candidates)
+            items, scores = self.retriever.recommend(requests, k, candidates, block)
         else:
-            items, _ = self.retriever.recommend(requests, max(k, self.depth), candidates)
+            items, _ = self.retriever.recommend(requests, max(k, self.depth), candidates, block)
             by_task = self.ranker.predict(requests, items)
             scores = by_task[self.task or self.ranker.tasks[0]].astype(np.float32)
             scores = np.where(items >= 0, scores, -np.inf)
