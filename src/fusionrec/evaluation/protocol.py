@@ -57,8 +57,8 @@ def evaluate(
     """Rank the whole catalogue once for each set of candidates and score every slice.
 
     ``block`` bounds memory: never more than block x I scores exist at once; by default the model chooses it from the
-    size of the catalogue. Only users with a positive in one of the slices are ranked. ``depth``: keep lists of this length where it exceeds every k. Raises ValueError where two
-    slices share a name.
+    size of the catalogue. Only users with a positive in one of the slices are ranked. ``depth``: keep lists of this
+    length where it exceeds every k. Raises ValueError where two slices share a name.
     """
     ks = tuple(ks)
     width = max(*ks, depth)

@@ -1,4 +1,4 @@
-"""The k best of each row, exactly and always the same ones: ``torch.topk`` for speed, repaired where it leaves ties open.
+"""The k best of each row, exactly and always the same: ``torch.topk`` for speed, repaired where it leaves ties open.
 
 Legend: B rows, I columns, K list length.
 """
@@ -65,15 +65,15 @@ def top_k(scores: Float32, k: int, *, empty_ties: bool = True) -> tuple[Int64, F
 def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Values and columns of the k largest of each row, values sorted; of equal values any columns.
 
-    In wide rows the k largest lie in the k groups with the largest maxima, and a maximum over groups of columns that are
-    I / 8 apart is one vectorised pass: far less is left to sort.
+    In wide rows the k largest lie in the k groups with the largest maxima, and a maximum over groups of columns that
+    are I / 8 apart is one vectorised pass: far less is left to sort.
     """
     import torch
 
     rows, n = scores.shape
     size = n // GROUP
     if n < WIDE or 2 * k > size:
-        return torch.topk(scores, k, dim=1)  # type: ignore[no-any-return]
+        return torch.topk(scores, k, dim=1)
     whole = size * GROUP
     highest = scores[:, :whole].unflatten(1, (GROUP, size)).amax(dim=1)
     group = torch.topk(highest, k, dim=1, sorted=False).indices
