@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from fusionrec.recommenders.popularity import Popularity
-from fusionrec.recommenders.topk import BLOCK_BYTES, GROUP, MOST_BYTES, WIDE, block_rows, top_k
+from fusionrec.recommenders.topk import BLOCK_BYTES, FEWEST, GROUP, MOST_BYTES, WIDE, block_rows, top_k
 from fusionrec.types import Interactions, ItemSet, Requests
 
 
@@ -67,7 +67,7 @@ def test_a_block_of_scores_stays_within_its_budget(n_items: int) -> None:
     rows = block_rows(n_items)
     assert 1 <= rows <= 1024
     assert rows == 1 or rows * n_items * 4 <= MOST_BYTES
-    assert rows <= 16 or rows * n_items * 4 <= BLOCK_BYTES
+    assert rows <= FEWEST or rows * n_items * 4 <= BLOCK_BYTES
 
 
 def test_recommend_scores_no_more_than_a_block_at_once() -> None:

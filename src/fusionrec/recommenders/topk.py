@@ -19,14 +19,14 @@ WIDE = 4096
 """From this many columns on the maxima of groups of :data:`GROUP` columns are looked at first."""
 
 BLOCK_BYTES = 16 * 2**20  # a block of this size stays near the processor's cache
-FEWEST = 16  # rows that make one pass over all item vectors worth it ...
-MOST_BYTES = 256 * 2**20  # ... as long as a block is no larger than this
+FEWEST = 32  # rows that make one pass over all item vectors worth it ...
+MOST_BYTES = 128 * 2**20  # ... as long as a block is no larger than this
 
 
 def block_rows(n_items: int) -> int:
     """How many requests are scored at once, so that a block of float32 scores stays within a memory budget.
 
-    16 MiB a block and at most 1024 rows; at least 16 rows while these take no more than 256 MiB (4 million items); at
+    16 MiB a block and at most 1024 rows; at least 32 rows while these take no more than 128 MiB (a million items); at
     least 1.
     """
     row = 4 * max(n_items, 1)
