@@ -44,6 +44,7 @@ class Columns:
         "surface",
         "review",
     )
+    LABEL = "x_label"  # a split that came with the data: 0 train, 1 valid, 2 test
 
 
 EVENTS = ("impression", "view", "click", "cart", "purchase", "like", "rating", "ad_click")

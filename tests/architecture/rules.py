@@ -24,6 +24,7 @@ LAYERS = [
     {"ranking"},
     {"recommenders"},
     {"registry"},
+    {"studies"},  # hyper-parameters and benchmarks: over models, below whoever runs them
     {"search"},
     {"serving"},
     {"monitoring"},

@@ -25,9 +25,18 @@ def _folder(project: Path) -> dict[str, Any]:
     return {"root": "shop"}
 
 
-MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "folder": _folder
-}  # writes a small catalogue, gives the spec's keys
+def _mmrec(project: Path) -> dict[str, Any]:
+    root = project / "shop"
+    root.mkdir()
+    (root / "interactions.inter").write_text("userID\titemID\tx_label\n0\t0\t0\n1\t1\t0\n0\t1\t2\n")
+    (root / "meta-shop.csv").write_text("itemID,title\n0,Cup\n1,杯子\n", encoding="utf-8")
+    return {"root": "shop"}
+
+
+# Writes a small catalogue of two items, two users and three interactions, gives the spec's keys
+MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {"folder": _folder, "mmrec": _mmrec}
+IDS = {"folder": ["i1", "i2"], "mmrec": ["0", "1"]}
+USERS = {"folder": 2, "mmrec": None}  # rows of the table of users; a format without one has none
 
 pytestmark = pytest.mark.parametrize("kind", sorted(SPECS))
 
@@ -38,12 +47,12 @@ def built(kind: str, project: Path) -> Source:
 
 def test_tables_carry_canonical_names_and_every_row(kind: str, tmp_path: Path) -> None:
     tables = built(kind, tmp_path).read()
-    assert sorted(tables.items["item_id"].to_list()) == ["i1", "i2"]
+    assert sorted(tables.items["item_id"].to_list()) == IDS[kind]
     assert "杯子" in tables.items["title"].to_list()
     assert {"user_id", "item_id", "event"} <= set(tables.interactions.columns)
     assert tables.interactions.height == 3
-    assert tables.users is not None
-    assert tables.users.height == 2
+    assert tables.interactions["user_id"].n_unique() == 2
+    assert (None if tables.users is None else tables.users.height) == USERS[kind]
     assert tables.queries is None
     assert tables.media_root.is_dir()
 

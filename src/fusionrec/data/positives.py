@@ -14,7 +14,8 @@ PAIR = [C.USER, C.ITEM]
 
 def positive_pairs(interactions: pl.DataFrame, events: Mapping[str, float | None]) -> pl.DataFrame:
     """Accepted interactions -> ``user_id, item_id, timestamp`` (null without timestamps), sorted by (timestamp, user,
-    item).
+    item). A split that came with the data (``x_label``) follows as a fourth column: of several the lowest, train
+    before valid before test, so that nothing of train is asked again.
 
     ``events`` maps an event to the least value that makes it positive, or to None where any value does. An event
     without a value counts only under None."""
@@ -25,7 +26,9 @@ def positive_pairs(interactions: pl.DataFrame, events: Mapping[str, float | None
     ]
     positive = interactions.filter(pl.any_horizontal(rules)) if rules else interactions.clear()
     when = pl.col(C.TIME).min() if C.TIME in interactions.columns else pl.lit(None, dtype=TIME).first().alias(C.TIME)
-    return positive.group_by(PAIR).agg(when).select(*PAIR, C.TIME).sort(C.TIME, *PAIR)
+    given = [C.LABEL] if C.LABEL in interactions.columns else []
+    pairs = positive.group_by(PAIR).agg(when, *[pl.col(c).min() for c in given])
+    return pairs.select(*PAIR, C.TIME, *given).sort(C.TIME, *PAIR)
 
 
 def k_core(pairs: pl.DataFrame, k: int) -> pl.DataFrame:

@@ -1,9 +1,10 @@
-"""The three split protocols: which of train, valid and test a positive pair belongs to.
+"""The split protocols: which of train, valid and test a positive pair belongs to.
 
 *Random per user*: each pair is placed by a hash of (user, item, seed), so growth never moves an old pair. *Leave last
 out*: a user's last pair is the test, the one before the validation. *Global time*: two cut-offs, the only protocol
 without any leak from later to earlier (Meng et al., "Exploring Data Splitting Strategies for the Evaluation of
-Recommendation Models", RecSys 2020).
+Recommendation Models", RecSys 2020). *Given*: the
+data say it themselves.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from fusionrec.errors import ConfigError
+from fusionrec.errors import ConfigError, DataRejected
 from fusionrec.types import Columns as C
 from fusionrec.types import Spec
 
@@ -141,7 +142,31 @@ class GlobalTime(Spec):
         return {n: iso(_cut(getattr(self, n), first_day)) for n in ("valid_from", "test_from")}
 
 
-AnySplit = Annotated[RandomPerUser | LeaveLastOut | GlobalTime, Field(discriminator="kind")]
+class Given(Spec):
+    """The split that the data carry in the column ``x_label``: 0 train, 1 valid, 2 test (the MMRec format)."""
+
+    kind: Literal["given"] = "given"
+
+    def place(self, pairs: pl.DataFrame, first_day: date | None) -> Place:
+        if C.LABEL not in pairs.columns:
+            raise DataRejected(
+                f"split.kind: given needs the column {C.LABEL} in the interactions (0 train, 1 valid, 2 test) and this "
+                "log has none; choose another split"
+            )
+        label = pairs[C.LABEL].cast(pl.Int64, strict=False)
+        odd = pairs.filter(~label.is_in([0, 1, 2]).fill_null(False))
+        if odd.height:
+            raise DataRejected(
+                f"{C.LABEL}: {odd.height} of {pairs.height} pairs hold another value than 0 (train), 1 (valid) or 2 "
+                f"(test); found e.g. {odd[C.LABEL][0]!r}"
+            )
+        return label.cast(pl.UInt8).alias("place")
+
+    def windows(self, first_day: date | None) -> dict[str, str]:
+        return {}
+
+
+AnySplit = Annotated[RandomPerUser | LeaveLastOut | GlobalTime | Given, Field(discriminator="kind")]
 
 
 def _cut(value: int | date | datetime, first_day: date | None) -> datetime:
@@ -162,5 +187,5 @@ def _need_time(pairs: pl.DataFrame, kind: str) -> None:
     if pairs[C.TIME].null_count():
         raise ConfigError(
             f"split.kind: {kind} needs timestamps and this log has none; "
-            "without timestamps only random_per_user is possible"
+            "without timestamps only random_per_user is possible (or given, where the data carry a split)"
         )

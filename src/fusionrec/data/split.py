@@ -16,6 +16,7 @@ from scipy import sparse
 from fusionrec.data.files import write_bytes, write_json
 from fusionrec.data.positives import k_core
 from fusionrec.data.protocols import AnySplit as AnySplit
+from fusionrec.data.protocols import Given as Given
 from fusionrec.data.protocols import GlobalTime as GlobalTime
 from fusionrec.data.protocols import LeaveLastOut as LeaveLastOut
 from fusionrec.data.protocols import RandomPerUser as RandomPerUser
@@ -53,6 +54,7 @@ def make(spec: Any, items: pl.DataFrame, pairs: pl.DataFrame, core: int, first_d
             "nothing to train on: no interaction counts as a positive; see positives.events in params.yaml"
         )
     place = spec.place(pairs, first_day)
+    pairs = pairs.select(C.USER, C.ITEM, C.TIME)
     parts = {name: pairs.filter(place == at) for at, name in enumerate(NAMES)}
     full = parts["train"].height
     parts["train"] = k_core(parts["train"], core)

@@ -5,6 +5,7 @@ behaviour:
   file: vectors.parquet        # columns item_id and vector
   # or  file: vectors.npz      # arrays ids and vectors
   # or  file: vectors.npy, ids: items.csv
+  # or  file: text_feat.npy, numbered: true   (the MMRec format: row n is the item with the id n)
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ KINDS = {".parquet", ".npz", ".npy"}
 
 
 class Precomputed(ModalitySpec):
-    """``file`` and ``ids`` are relative to the source's folder. The order of a file never names an item: ids do.
+    """``file`` and ``ids`` are relative to the source's folder. The order of a file never names an item: ids do
+    (``numbered`` says that an id is the number of the row).
 
     ``dim``: the expected width (default: the most frequent one). Rows of another width, with NaN or infinite values, or
     all zero are absent, with a reason each.
@@ -42,6 +44,7 @@ class Precomputed(ModalitySpec):
     kind: Literal["precomputed"] = "precomputed"
     file: str
     ids: str | None = None
+    numbered: bool = False
     id_column: str = "item_id"
     vector_column: str = "vector"
     dim: PositiveInt | None = None
@@ -54,10 +57,10 @@ class Precomputed(ModalitySpec):
         ending = Path(self.file).suffix.lower()
         if ending not in KINDS:
             raise ValueError(f"file must end in {', '.join(sorted(KINDS))}, found {self.file!r}")
-        if (ending == ".npy") != (self.ids is not None):
+        if (ending == ".npy") != (self.ids is not None or self.numbered) or (self.ids is not None and self.numbered):
             raise ValueError(
-                "an .npy file needs 'ids': a .csv, .parquet or .npy file with the item id of each row; "
-                "the other kinds carry their ids inside"
+                "an .npy file needs 'ids': a .csv, .parquet or .npy file with the item id of each row, or "
+                "'numbered: true' where the id is the number of the row; the other kinds carry their ids inside"
             )
         return self
 
@@ -114,6 +117,8 @@ class PrecomputedModality(Modality):
                 with np.load(path, allow_pickle=False) as arrays:
                     return list(arrays["ids"]), _matrix(arrays["vectors"])
             vectors = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
+            if spec.numbered:
+                return list(range(len(vectors))), vectors
             other = _below(root, spec.ids or "")
             if other.suffix.lower() == ".npy":
                 return list(np.load(other, allow_pickle=False)), vectors

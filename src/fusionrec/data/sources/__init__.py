@@ -13,5 +13,6 @@ else:
         SourceSpec,
         [
             "folder",
+            "mmrec",
         ],
     )
