@@ -67,15 +67,15 @@ def test_a_good_file_is_accepted_and_frozen() -> None:
             {"train.retriever.training": {"epoch": 3}},
             "train.retriever.training.epoch: unknown key (did you mean 'epochs'?)",
         ),
-        ({"source.kind": "foldr"}, "source.kind: unknown kind 'foldr'; choose one of folder (did you mean 'folder'?)"),
+        ({"source.kind": "foldr"}, "source.kind: unknown kind 'foldr'; choose one of folder, mmrec (did you mean 'folder'?)"),
         (
             {"modalities.text.encoder.kind": "nanoe"},
             "modalities.text.encoder.kind: unknown kind 'nanoe'; choose one of",
         ),
         (
             {"train.fusion.kind": "concta"},
-            "train.fusion.kind: unknown kind 'concta'; choose one of attention, concat, weighted "
-            "(did you mean 'concat'?)",
+            "train.fusion.kind: unknown kind 'concta'; choose one of attention, concat, cross_attention, gated, graph, "
+            "self_attention, spectrum, transform, weighted (did you mean 'concat'?)",
         ),
         (
             {"train.retriever": {"kind": "blend", "first": {"kind": "ese"}, "second": {"kind": "content"}}},

@@ -14,6 +14,12 @@ else:
         [
             "attention",
             "concat",
+            "cross_attention",
+            "gated",
+            "graph",
+            "self_attention",
+            "spectrum",
+            "transform",
             "weighted",
         ],
     )

@@ -1,7 +1,8 @@
-"""Concatenation (C1): the blocks side by side, then an optional linear map.
+"""Concatenation (C1): the blocks side by side, then a linear map if an output width is asked for.
 
-With an output width, an absent block is replaced by a vector learnt for its absence; with the natural
-width it is zero and the others are scaled by sqrt(M / present), so that the norm does not fall with absence.
+With an output width, an absent modality is replaced by a vector learnt for its absence (it starts at zero); with the
+natural width, the sum of the D_m, its block is zero and the others are scaled by sqrt(M / present), so that the norm
+does not fall with absence. Cost per item: sum(D_m) D multiplications, none with the natural width.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ class Concat(FusionSpec):
         import torch
         from torch import nn
 
+        from fusionrec.fusion.tokens import blocks, root_of_present
+
         names, natural = sorted(dims), sum(dims.values())
 
         class ConcatFusion(nn.Module):
@@ -33,20 +36,13 @@ class Concat(FusionSpec):
                 self.project = None if dim is None else nn.Linear(natural, dim)
                 if self.project is not None:
                     nn.init.orthogonal_(self.project.weight)  # distances survive until learning changes them
-                self.absent = (
-                    None if dim is None else nn.ParameterList([nn.Parameter(torch.zeros(dims[m])) for m in names])
-                )
+                    # Added after the map: an item that lacks a modality teaches its absence, not its map.
+                    self.absent = nn.Parameter(torch.zeros(len(names), self.dim))
 
             def forward(self, x: dict[str, Tensor], mask: Tensor) -> Tensor:
-                blocks = []
-                for column, name in enumerate(names):
-                    here = mask[:, column, None]
-                    blank = torch.zeros_like(x[name]) if self.absent is None else self.absent[column].expand_as(x[name])
-                    blocks.append(torch.where(here, x[name], blank))
-                joined = torch.cat(blocks, dim=1)
-                if self.project is not None:
-                    return self.project(joined)
-                count = mask.sum(1, keepdim=True).clamp(min=1).to(joined.dtype)
-                return joined * torch.sqrt(len(names) / count)
+                joined = torch.cat(blocks(x, mask, dims), dim=1)
+                if self.project is None:
+                    return joined * (len(names) ** 0.5 / root_of_present(mask))
+                return self.project(joined) + (~mask).to(self.absent.dtype) @ self.absent
 
         return ConcatFusion()
