@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
-from fusionrec.recommenders.training import Training, sample_negatives, train
+from fusionrec.recommenders.training import Training, draws, sample_negatives, share, tensor, train
 from fusionrec.recommenders.validation import validation_metric
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
@@ -42,7 +42,6 @@ class BPRRetriever(Retriever):
     def _fit(self, train_set: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
         import torch
 
-        rng = np.random.default_rng(seed)
         generator = torch.Generator().manual_seed(seed)
         x = train_set.matrix()
         self.seen = np.asarray(x.sum(0)).ravel() > 0
@@ -53,10 +52,11 @@ class BPRRetriever(Retriever):
         module.register_parameter("bias", torch.nn.Parameter(torch.zeros(x.shape[1])))
 
         def batches(epoch: int) -> Iterator[Callable[[], torch.Tensor]]:
+            rng = draws(seed, epoch)
             order = rng.permutation(len(users))
             negatives = sample_negatives(rng, users, x)
             for start in range(0, len(order), self.spec.training.batch):
-                b = order[start : start + self.spec.training.batch]
+                b = share(order[start : start + self.spec.training.batch])
                 yield partial(_loss, module, users[b], positives[b], negatives[b])
 
         how = self.spec.training
@@ -65,14 +65,14 @@ class BPRRetriever(Retriever):
             self._take(module)
             return validation_metric(self, train_set, valid, how.metric, how.valid_users)
 
-        train(module, batches, validate, how, watch)
+        train(module, batches, validate, how, watch, seed)
         self._take(module)
 
     def _take(self, module) -> None:  # type: ignore[no-untyped-def]
-        user, item = module.user.detach().numpy(), module.item.detach().numpy()
+        user, item, bias = (getattr(module, name).detach().cpu().numpy() for name in ("user", "item", "bias"))
         mean = user.mean(0, keepdims=True)
         self.user = np.concatenate([user, mean]).astype(np.float32)  # last row: a user never seen
-        self.item, self.bias = item.astype(np.float32).copy(), module.bias.detach().numpy().astype(np.float32).copy()
+        self.item, self.bias = item.astype(np.float32).copy(), bias.astype(np.float32).copy()
 
     def _score(self, requests: Requests) -> Float32:
         scores = self.user[self._user_rows(requests)] @ self.item.T + self.bias
@@ -100,8 +100,8 @@ class BPRRetriever(Retriever):
 
 
 def _loss(module, users, positives, negatives):  # type: ignore[no-untyped-def]
-    import torch
+    from torch.nn.functional import embedding, logsigmoid
 
-    u, i, j = module.user[users], module.item[positives], module.item[negatives]
-    difference = (u * (i - j)).sum(1) + module.bias[positives] - module.bias[negatives]
-    return -torch.nn.functional.logsigmoid(difference).mean()
+    u, i, j = (tensor(rows, module.user.device) for rows in (users, positives, negatives))
+    difference = (embedding(u, module.user) * (embedding(i, module.item) - embedding(j, module.item))).sum(1)
+    return -logsigmoid(difference + module.bias[i] - module.bias[j]).mean()

@@ -9,11 +9,25 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from fusionrec.recommenders.base import Watch
+from fusionrec.recommenders.checkpoints import resumable
+from fusionrec.recommenders.devices import share, tensor
 from fusionrec.types import Spec
 
 if TYPE_CHECKING:
     from scipy import sparse
     from torch import Tensor, nn
+
+__all__ = [
+    "Training",
+    "draws",
+    "load_state",
+    "resumable",
+    "sample_negatives",
+    "share",
+    "state_arrays",
+    "tensor",
+    "train",
+]
 
 
 class Training(Spec):
@@ -30,68 +44,35 @@ class Training(Spec):
     decay: float = Field(1.0, gt=0, le=1, description="the learning rate of epoch e is lr x decay^e")
 
 
+def draws(seed: int, epoch: int) -> np.random.Generator:
+    """The generator that ``batches(epoch)`` draws its order, negatives and whatever else from.
+
+    One generator an epoch, so that a resumed training needs no random state and draws what the straight one drew. It
+    is the same in every process; take it at the beginning of ``batches`` and keep it no longer than the epoch.
+    """
+    return np.random.default_rng([seed, epoch])
+
+
 def train(
     module: nn.Module,
     batches: Callable[[int], Iterable[Callable[[], Tensor]]],
     validate: Callable[[], float],
     how: Training,
     watch: Watch,
+    seed: int = 0,
 ) -> float:
     """Run epochs until ``how.epochs`` or until validation stops improving; returns the best validation value.
 
-    ``batches(epoch)`` yields closures that compute the loss of one batch; ``validate()`` is called after each
-    epoch in evaluation mode without gradients. The module ends with the weights of the best epoch.
+    ``batches(epoch)`` yields closures that compute the mean loss over this process's :func:`share` of one batch, on
+    the module's device; all that is random in it comes from :func:`draws` or from torch's own generator, which is
+    seeded by (``seed``, epoch, process). ``validate()`` is called in evaluation mode without gradients (in process 0
+    alone; the others get its value). The module ends on the CPU with the weights of the best epoch. Inside
+    :func:`resumable` it goes on from the newest checkpoint, after ``watch`` has seen the epochs before it.
+    Raises ValueError where a loss is not finite.
     """
-    import torch
+    from fusionrec.recommenders.loop import Loop
 
-    optimiser = torch.optim.Adam(module.parameters(), lr=how.lr, weight_decay=how.weight_decay)
-    best, best_state, since = -np.inf, None, 0
-    for epoch in range(how.epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = how.lr * how.decay**epoch
-        module.train()
-        losses = []
-        for loss_of_batch in batches(epoch):
-            optimiser.zero_grad(set_to_none=True)
-            loss = loss_of_batch()
-            loss.backward()
-            optimiser.step()
-            losses.append(float(loss.detach()))
-        mean_loss = float(np.mean(losses)) if losses else 0.0
-        if not np.isfinite(mean_loss):
-            raise ValueError(f"the loss is {mean_loss} in epoch {epoch}: lower the learning rate (lr is {how.lr})")
-        if (epoch + 1) % how.valid_every and epoch + 1 < how.epochs:
-            watch(epoch, {"loss": mean_loss})
-            continue
-        module.eval()
-        with torch.no_grad():
-            value = validate()
-        watch(epoch, {"loss": mean_loss, f"valid_{how.metric}": value})
-        if value > best:
-            best, since = value, 0
-            best_state = {k: v.detach().clone() for k, v in module.state_dict().items()}
-        else:
-            since += 1
-            if how.patience and since >= how.patience:
-                break
-    if best_state is not None:
-        module.load_state_dict(best_state)
-    module.eval()
-    return best
-
-
-def share(rows: np.ndarray) -> np.ndarray:
-    """This process's part of one batch's rows (N,): every world-th one. Alone it is ``rows`` itself.
-
-    Every process draws the same batches and takes its part. Parts are equally long (rows from the beginning fill
-    the last ones up), so that the mean over processes is the mean over the batch, and nobody's part is empty.
-    """
-    import torch
-
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    world, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
-    return np.resize(rows, -(-len(rows) // world) * world)[rank::world] if len(rows) else rows
+    return Loop(module, how, seed).run(batches, validate, watch)
 
 
 def state_arrays(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.concat import Concat
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
-from fusionrec.recommenders.training import Training, load_state, state_arrays, train
+from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.recommenders.validation import validation_by_group
 from fusionrec.types import Bool, Float32, Interactions, ItemSet, Requests
 
@@ -66,23 +66,23 @@ class TwoTowerRetriever(Retriever):
         import torch
 
         torch.manual_seed(seed)
-        rng = np.random.default_rng(seed)
         x = train_set.matrix()
         self.touched = np.asarray(x.sum(0)).ravel() > 0
         self.space = (
             FeatureSpace(self.spec.width).fit(items, self.touched).focus(items, train_set, self.spec.rank, seed)
         )
         features, mask = self.space.apply(items)
-        tensors = {m: torch.from_numpy(v) for m, v in features.items()}
         self.net = _network(self.spec, self.fusion, self.space.dims, x.shape[1])
         users = np.flatnonzero(np.diff(x.indptr) >= 2)
         if len(users) == 0:
             users = np.flatnonzero(np.diff(x.indptr) >= 1)
 
         def batches(epoch: int) -> Iterator[Callable[[], Tensor]]:
+            rng, device = draws(seed, epoch), self.net.bias.device
+            tensors = {m: tensor(v, device) for m, v in features.items()}
             order = rng.permutation(users)
             for start in range(0, len(order), self.spec.training.batch):
-                rows = order[start : start + self.spec.training.batch]
+                rows = share(order[start : start + self.spec.training.batch])
                 yield partial(self._loss, x, rows, tensors, mask, rng)
 
         how = self.spec.training
@@ -91,13 +91,14 @@ class TwoTowerRetriever(Retriever):
             self._attached()
             return validation_by_group(self, train_set, valid, how.metric, how.valid_users)
 
-        train(self.net, batches, validate, how, watch)
+        train(self.net, batches, validate, how, watch, seed)
 
     def _loss(
         self, x: sparse.csr_matrix, rows: np.ndarray, tensors: dict[str, Tensor], mask: Bool, rng: np.random.Generator
     ) -> Tensor:
         import torch
 
+        device = self.net.bias.device
         part = x[rows]
         owner = np.repeat(np.arange(len(rows)), np.diff(part.indptr))
         is_target = rng.random(len(owner)) < 0.5
@@ -105,20 +106,20 @@ class TwoTowerRetriever(Retriever):
         is_target[first + rng.integers(0, np.maximum(np.diff(part.indptr), 1))] = True  # everyone has a target
         pool = self._pool(part.indices, x.shape[1], rng)
         at = np.searchsorted(pool, part.indices)
-        shown = torch.from_numpy(mask[pool])
+        shown = tensor(mask[pool], device)
         if self.spec.modality_dropout and shown.shape[1] > 1:
-            hide = torch.from_numpy(rng.random(shown.shape) < self.spec.modality_dropout)
+            hide = tensor(rng.random(shown.shape) < self.spec.modality_dropout, device)
             kept = shown & ~hide
             shown = torch.where(kept.any(1, keepdim=True), kept, shown)  # never hide the last one
         x_pool = {m: v[pool] for m, v in tensors.items()}
         item_ID, past_ID = self.net.towers(x_pool, shown)
         user_BD = self.net.user(past_ID, at[~is_target], owner[~is_target], len(rows))
         logits = user_BD @ item_ID.T + self.net.bias[pool]
-        history = torch.from_numpy(np.stack([owner[~is_target], at[~is_target]]))
-        logits = logits.index_put((history[0], history[1]), torch.tensor(-1e9))  # what was touched is never asked
+        history = tensor(np.stack([owner[~is_target], at[~is_target]]), device)
+        logits = logits.index_put((history[0], history[1]), logits.new_tensor(-1e9))  # what was touched is never asked
         log_p = torch.log_softmax(logits, dim=1)[owner[is_target], at[is_target]]
         weight = 1.0 / np.sqrt(np.bincount(owner[is_target], minlength=len(rows)))[owner[is_target]]
-        weight_t = torch.from_numpy(weight.astype(np.float32))
+        weight_t = tensor(weight.astype(np.float32), device)
         return -(log_p * weight_t).sum() / weight_t.sum()
 
     def _pool(self, needed: np.ndarray, n_items: int, rng: np.random.Generator) -> np.ndarray:
@@ -134,15 +135,16 @@ class TwoTowerRetriever(Retriever):
         import torch
 
         features, mask = self.space.apply(self.items)
+        device = self.net.bias.device
         self.net.eval()
         with torch.no_grad():
-            item, past = self.net.towers({m: torch.from_numpy(v) for m, v in features.items()}, torch.from_numpy(mask))
-            bias = self.net.bias.numpy()
+            item, past = self.net.towers({m: tensor(v, device) for m, v in features.items()}, tensor(mask, device))
+            bias = self.net.bias.cpu().numpy()
         mean = float(bias[self.touched].mean()) if self.touched.any() else 0.0
         rows = np.where(self.known, self.fit_row, 0)
         trained = self.known & self.touched[rows]
         self.item_bias = np.where(trained, bias[rows], mean).astype(np.float32)
-        self.item_vectors, self.past_vectors = item.numpy(), past.numpy()
+        self.item_vectors, self.past_vectors = item.cpu().numpy(), past.cpu().numpy()
 
     def vectors_item(self) -> Float32:
         return np.concatenate([self.item_vectors, self.item_bias[:, None]], axis=1)
@@ -153,7 +155,8 @@ class TwoTowerRetriever(Retriever):
         h = requests.history
         owner = np.repeat(np.arange(len(requests)), np.diff(h.indptr))
         with torch.no_grad():
-            user = self.net.user(torch.from_numpy(self.past_vectors), h.indices, owner, len(requests)).numpy()
+            past = tensor(self.past_vectors, self.net.bias.device)
+            user = self.net.user(past, h.indices, owner, len(requests)).cpu().numpy()
         return np.concatenate([user, np.ones((len(user), 1), np.float32)], axis=1)
 
     def _score(self, requests: Requests) -> Float32:
@@ -189,7 +192,7 @@ def _network(spec: TwoTower, fusion: FusionSpec, dims: dict[str, int], n_items: 
 
         def towers(self, x: dict[str, Tensor], mask: Tensor) -> tuple[Tensor, Tensor]:
             if self.fuse is None:
-                blank = torch.zeros(len(mask), 1)
+                blank = torch.zeros(len(mask), 1, device=mask.device)
                 return self.item(blank), self.past(blank)
             fused = self.fuse({m: self.drop(v) for m, v in x.items()}, mask)
             return self.item(fused), self.past(fused)
@@ -199,11 +202,11 @@ def _network(spec: TwoTower, fusion: FusionSpec, dims: dict[str, int], n_items: 
             count = np.maximum(np.bincount(owner, minlength=n), 1)
             offsets = np.searchsorted(owner, np.arange(n))
             total = nn.functional.embedding_bag(
-                torch.from_numpy(np.asarray(items, np.int64)),
+                tensor(np.asarray(items, np.int64), past.device),
                 past,
-                torch.from_numpy(offsets.astype(np.int64)),
+                tensor(offsets.astype(np.int64), past.device),
                 mode="sum",
             )
-            return total / torch.from_numpy(np.sqrt(count).astype(np.float32))[:, None] + self.nobody
+            return total / tensor(np.sqrt(count).astype(np.float32), past.device)[:, None] + self.nobody
 
     return Towers()
