@@ -1,0 +1,1 @@
+"""Searches and comparisons over models: everything that fits many of them."""
