@@ -23,6 +23,10 @@ Watch = Callable[[int, Mapping[str, float]], None]
 """Called once an epoch with (epoch, {"loss": ..., "valid_ndcg@20": ...}); progress bars and curves hang on it."""
 
 
+class EnoughTime(Exception):  # noqa: N818  (an end like another, no error)
+    """A watch raises it to end the training at hand after this epoch; the best weights so far are kept."""
+
+
 def silent(epoch: int, values: Mapping[str, float]) -> None:
     """A watch that shows nothing."""
 
@@ -85,7 +89,7 @@ class Retriever(ABC):
         """Fit and attach to ``items``.
 
         Raises ValueError for an empty ``train``, for index spaces that differ, for missing timestamps
-        where the model needs them, and for a catalogue above ``max_items``.
+        where the model needs them, for a catalogue above ``max_items`` and for vectors that are not finite.
         """
         if len(train) == 0:
             raise ValueError("nothing to train on: the training split holds no interactions")
@@ -106,11 +110,15 @@ class Retriever(ABC):
         self._restore(arrays)
 
     def attach(self, items: ItemSet) -> None:
-        """Bind the catalogue that is scored from now on. No training happens."""
+        """Bind the catalogue that is scored from now on. No training happens.
+
+        Raises ValueError for vectors that are not finite; what was attached before then stays.
+        """
         self._align(items)
         self._attached()
 
     def _align(self, items: ItemSet) -> None:
+        _finite(items)
         self.items = items
         self.as_fitted = items.ids == self.fit_ids
         if self.as_fitted:
@@ -178,6 +186,20 @@ class Retriever(ABC):
             scores[start : start + len(part), :width] = value
         items[np.isneginf(scores)] = -1
         return items, scores
+
+
+def _finite(items: ItemSet) -> None:
+    """Refuse NaN and infinities in what an item has (what is masked may hold anything)."""
+    for name in items.modalities:
+        x = items.features[name]
+        if x.size == 0:
+            continue
+        bad = np.flatnonzero(~(np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))) & items.present[name])
+        if len(bad):
+            raise ValueError(
+                f"modality {name!r}: the vectors of {len(bad)} of {int(items.present[name].sum())} items are not finite "
+                f"(the first is of {items.ids[bad[0]]!r}); embed them again, or mark the items as lacking it"
+            )
 
 
 class RetrieverSpec(Spec):

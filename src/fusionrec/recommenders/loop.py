@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fusionrec.recommenders import devices
-from fusionrec.recommenders.base import Watch
+from fusionrec.recommenders.base import EnoughTime, Watch
 from fusionrec.recommenders.checkpoints import Progress, next_checkpoints
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ class Loop:
             progress.epoch += 1
             progress.curve.append(row)
             progress.done = progress.epoch >= how.epochs or bool(how.patience and progress.since >= how.patience)
-            watch(epoch, row)
+            try:
+                watch(epoch, row)
+            except EnoughTime:
+                progress.done = True
             self._keep()
         self.module.load_state_dict(self.best, strict=False)
         self.module.cpu().eval()
