@@ -23,6 +23,8 @@ EXAMPLES = {
     "two_tower": {"dim": 5, "width": 3, "training": {"epochs": 3, "batch": 8}},
     "blend": {"first": {"kind": "ease"}, "second": {"kind": "content", "width": 3}},
 }
+TINY = {"epochs": 3, "batch": 64}
+EXAMPLES |= {kind: {"dim": 5, "training": TINY} for kind in ("lightgcn",)}
 SPECS = {cls.model_fields["kind"].default: cls for cls in (*members(AnyRetriever), NextItem)}
 B, K = 5, 3
 

@@ -17,6 +17,7 @@ else:
             "content",
             "ease",
             "item_knn",
+            "lightgcn",
             "popularity",
             "two_tower",
         ],

@@ -95,18 +95,8 @@ def load_state(module: nn.Module, arrays: dict[str, np.ndarray], prefix: str) ->
 def sample_negatives(rng: np.random.Generator, users: np.ndarray, matrix: sparse.csr_matrix) -> np.ndarray:
     """One uniform item per entry of ``users`` (N,) that the user has no training interaction with, (N,) int64.
 
-    Rejection by binary search in the CSR's row-column keys; a user who has touched everything keeps a random item.
+    A user who has touched everything keeps a random item. Who draws again and again keeps a :class:`Negatives`.
     """
-    n_items = matrix.shape[1]
-    keys = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr)) * n_items + matrix.indices
-    out = rng.integers(0, n_items, len(users))
-    todo = np.arange(len(users))
-    for _ in range(50):
-        wanted = users[todo].astype(np.int64) * n_items + out[todo]
-        at = np.searchsorted(keys, wanted)
-        hit = (at < len(keys)) & (keys[np.minimum(at, len(keys) - 1)] == wanted)
-        todo = todo[hit]
-        if len(todo) == 0:
-            break
-        out[todo] = rng.integers(0, n_items, len(todo))
-    return out
+    from fusionrec.recommenders.negatives import Negatives
+
+    return Negatives(matrix).draw(rng, users)

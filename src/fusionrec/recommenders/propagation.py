@@ -1,0 +1,165 @@
+"""What graph recommenders do in torch: sparse products, layer means, and the losses they share.
+
+A sparse matrix times a dense one is, row by row, a weighted sum of rows: an embedding bag. On a CPU that kernel is 3 to 12
+times as fast as torch.sparse in COO or CSR form and as SciPy (benchmarks/training.py measures it), and its backward
+pass is the same product with the transposed matrix, which is stored where it differs. Sums run in a fixed order, so
+results do not depend on the number of threads.
+
+Imports torch: recommenders import this file inside functions.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+
+class Product(nn.Module):
+    """Multiplies (C, D) by the fixed sparse (R, C) ``matrix`` -> (R, D), float32, differentiable in the dense factor.
+
+    The matrix moves with the module but is no part of its state: it can be made again. ``symmetric`` saves the copy
+    for the backward pass.
+    """
+
+    def __init__(self, matrix: sparse.csr_matrix, *, symmetric: bool = False) -> None:
+        super().__init__()
+        _keep_freed_memory()
+        self.symmetric = symmetric
+        self._store("", matrix)
+        if not symmetric:
+            self._store("t_", matrix.T.tocsr())
+
+    def _store(self, prefix: str, matrix: sparse.csr_matrix) -> None:
+        wide = max(matrix.nnz, *matrix.shape) > np.iinfo(np.int32).max
+        index = np.int64 if wide else np.int32  # half the bytes to read
+        arrays = (matrix.indices.astype(index), matrix.indptr.astype(index), matrix.data.astype(np.float32))
+        for name, array in zip(("column", "start", "weight"), arrays, strict=True):
+            self.register_buffer(prefix + name, torch.from_numpy(array), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Times.apply(x, self)
+
+    def times(self, x: Tensor) -> Tensor:
+        """The product itself, without a graph for gradients."""
+        return _bag(x, self.column, self.start, self.weight)
+
+    def transposed_times(self, g: Tensor) -> Tensor:
+        if self.symmetric:
+            return self.times(g)
+        return _bag(g, self.t_column, self.t_start, self.t_weight)
+
+
+def _bag(x: Tensor, column: Tensor, start: Tensor, weight: Tensor) -> Tensor:
+    x = x.detach().contiguous().float()
+    if len(column) == 0:
+        return x.new_zeros((len(start) - 1, x.shape[1]))
+    return torch.embedding_bag(x, column, start, False, 0, False, weight, True)[0]
+
+
+class _Times(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product) -> Tensor:
+        ctx.product = product
+        return product.times(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.product.transposed_times(g), None
+
+
+class _Layers(torch.autograd.Function):
+    """mean_l A^l x for l = 0..L, by Horner's rule: y = x; L times y = x + A y. Nothing is kept for the backward pass,
+    which is the same polynomial because A is symmetric."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product, layers: int) -> Tensor:
+        ctx.product, ctx.layers = product, layers
+        return _layer_mean(x.detach(), product, layers)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        return _layer_mean(g, ctx.product, ctx.layers), None, None
+
+
+def _layer_mean(x: Tensor, product: Product, layers: int) -> Tensor:
+    y = x
+    for _ in range(layers):
+        y = product.times(y).add_(x)
+    return y / (layers + 1) if layers == 0 else y.div_(layers + 1)
+
+
+class Nodes(nn.Module):
+    """Vectors of users and items in one (U + I, D) parameter, Xavier uniform for each kind, and their propagation."""
+
+    def __init__(self, n_users: int, n_items: int, dim: int) -> None:
+        super().__init__()
+        _keep_freed_memory()
+        self.n_users, self.n_items = n_users, n_items
+        self.weight = nn.Parameter(torch.empty(n_users + n_items, dim))
+        for part in (self.weight[:n_users], self.weight[n_users:]):
+            nn.init.xavier_uniform_(part.data)
+
+    @property
+    def item(self) -> Tensor:
+        """(I, D), a view."""
+        return self.weight[self.n_users :]
+
+    def propagated(self, product: Product, layers: int) -> Tensor:
+        """(U + I, D): the mean of layers 0..``layers`` of LightGCN (arXiv:2002.02126)."""
+        return _Layers.apply(self.weight, product, layers)  # type: ignore[no-any-return]
+
+    def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """(U + I, D) -> users (U, D), items (I, D)."""
+        return nodes[: self.n_users], nodes[self.n_users :]
+
+
+def rows(x: Tensor, *index: Tensor) -> tuple[Tensor, ...]:
+    """The rows of x (N, D) at each of the equally long indices; one gather, so one scatter in the backward pass."""
+    found = x.index_select(0, torch.cat(index))
+    return found.view(len(index), -1, x.shape[1]).unbind(0)
+
+
+def bpr_loss(user: Tensor, positive: Tensor, negative: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean of -log sigmoid(u.i - u.j) over the rows of (B, D) tensors (arXiv:1205.2618).
+
+    ``weight`` (B,) of 0 and 1 leaves rows out; with none left the loss is 0.
+    """
+    difference = (user * (positive - negative)).sum(1)
+    if weight is None:
+        return -nn.functional.logsigmoid(difference).mean()
+    return -(nn.functional.logsigmoid(difference) * weight).sum() / weight.sum().clamp(min=1)
+
+
+def norms(*parts: Tensor) -> Tensor:
+    """Sum of Frobenius norms by the number of rows of the last part: the benchmark's regulariser.
+
+    MMRec (arXiv:2302.03497) adds norms, not their squares, so its grids of weights are meant for these.
+    """
+    return torch.stack([torch.linalg.vector_norm(p) for p in parts]).sum() / max(len(parts[-1]), 1)
+
+
+def squares(*parts: Tensor) -> Tensor:
+    """Half the sum of squares by the number of rows of the last part."""
+    return torch.stack([p.square().sum() for p in parts]).sum() / (2 * max(len(parts[-1]), 1))
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Ask the C library to keep large freed blocks for the next batch.
+
+    glibc hands a block of some MB back to the kernel when it is freed, and the next one costs a page fault every
+    4 KB: more than the product that fills it. Elsewhere than on glibc this does nothing.
+    """
+    mmap_threshold, trim_threshold = -3, -1
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_threshold, 1 << 30)
+    mallopt(trim_threshold, (1 << 31) - 1)
