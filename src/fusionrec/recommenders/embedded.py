@@ -1,7 +1,7 @@
 """Trained recommenders of users and items by id: a network gives user vectors (U, D) and item vectors (I, D).
 
 A subclass says how to make its network, an ``nn.Module`` with
-- ``loss(users, positives, negatives)`` (B,) int64 tensors -> the batch's scalar loss (negatives None if ``pairwise`` is false);
+- ``loss(users, positives, negatives)``: (B,) int64 -> the batch's scalar loss (no negatives if not ``pairwise``);
 - ``vectors()`` -> user (U, D) and item (I, D) tensors, in evaluation mode;
 - ``start_epoch(rng)`` where the network changes from epoch to epoch (sampled edges, learnt graphs).
 
@@ -18,10 +18,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from pydantic import PositiveInt
 from scipy import sparse
 
-from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.base import Retriever, Watch
 from fusionrec.recommenders.negatives import Negatives
 from fusionrec.recommenders.training import Training, draws, share, tensor, train
 from fusionrec.recommenders.validation import validation_metric
@@ -34,13 +33,6 @@ if TYPE_CHECKING:
 BENCHMARK = Training(
     epochs=1000, batch=2048, lr=1e-3, weight_decay=0.0, patience=20, metric="recall@20", valid_users=100_000
 )
-
-
-class EmbeddedSpec(RetrieverSpec):
-    """What the sections of these models share."""
-
-    dim: PositiveInt = 64
-    training: Training = BENCHMARK
 
 
 class EmbeddedRetriever(Retriever):
@@ -83,11 +75,11 @@ class EmbeddedRetriever(Retriever):
                 drawn.append(negatives.draw(rng, users)[order])
             for start in range(0, len(order), how.batch):
                 batch = [tensor(share(part[start : start + how.batch]), device) for part in drawn]
-                yield partial(network.loss, *batch, *([] if self.pairwise else [None]))
+                yield partial(network.loss, *batch)
 
         def validate() -> float:
             self._take(network, active)
-            self.attach(items)
+            self._attached()
             return validation_metric(self, train_set, valid, how.metric, how.valid_users)
 
         train(network, batches, validate, how, watch, seed)
@@ -159,22 +151,12 @@ class Prefer:
 
 
 def features_of(items: ItemSet) -> dict[str, tuple[Float32, Bool]]:
-    """Modality -> (features (I, D_m) with zeros where absent, present (I,)), for those that any item has.
-
-    Raises ValueError where a present item's features are not finite.
-    """
+    """Modality -> (features (I, D_m) with zeros where absent, present (I,)), for those that any item has."""
     out = {}
     for name in items.modalities:
         present = items.present[name]
         if not present.any():
             continue
-        bad = ~np.isfinite(items.features[name][present]).all(1)
-        if bad.any():
-            first = items.ids[int(np.flatnonzero(present)[int(bad.argmax())])]
-            raise ValueError(
-                f"modality {name!r}: features of {int(bad.sum())} present items are not finite, the first is {first!r}; "
-                "expected numbers: mark such items as absent or encode them again"
-            )
         x = np.zeros(items.features[name].shape, np.float32)
         x[present] = items.features[name][present]
         out[name] = (x, present)

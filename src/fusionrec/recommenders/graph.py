@@ -35,7 +35,8 @@ def bipartite(pairs: sparse.csr_matrix) -> sparse.csr_matrix:
     n = n_users + n_items
     out = normalised(sparse.csr_matrix((np.ones(len(indices), np.float32), indices, indptr), shape=(n, n)))
     # Published code broke silently when a SciPy release changed how a matrix is filled: everything was zero.
-    assert out.nnz == 2 * pairs.nnz and bool((out.data > 0).all()), "the user-item graph lost its edges"
+    if out.nnz != 2 * pairs.nnz or not bool((out.data > 0).all()):
+        raise AssertionError("the user-item graph lost its edges")
     return out
 
 
@@ -60,7 +61,7 @@ def nearest(vectors: Float32, k: int) -> tuple[Int64, Float32]:
 
 
 def neighbours(features: Float32, present: Bool, k: int, *, weighted: bool = False) -> sparse.csr_matrix:
-    """The normalised (I, I) graph from each item to its ``k`` nearest by cosine of its features (I, D), itself included.
+    """The normalised (I, I) graph from each item to its ``k`` nearest by cosine of ``features`` (I, D), and to itself.
 
     Items that are not ``present`` (I,) neither have edges nor receive any. ``weighted``: edges weigh the cosine
     (those that are not positive are left out), else 1. The graph is directed, as in LATTICE (arXiv:2104.09036):

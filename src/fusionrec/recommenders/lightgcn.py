@@ -10,21 +10,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, PositiveInt
 from scipy import sparse
 
 from fusionrec.fusion.base import FusionSpec
-from fusionrec.recommenders.base import Retriever
-from fusionrec.recommenders.embedded import EmbeddedRetriever, EmbeddedSpec, Prefer
+from fusionrec.recommenders.base import Retriever, RetrieverSpec
+from fusionrec.recommenders.embedded import BENCHMARK, EmbeddedRetriever, Prefer
 from fusionrec.recommenders.graph import bipartite
+from fusionrec.recommenders.training import Training
 from fusionrec.types import ItemSet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class LightGCN(EmbeddedSpec):
+class LightGCN(RetrieverSpec):
     """``kind: lightgcn``."""
 
     kind: Literal["lightgcn"] = "lightgcn"
@@ -32,8 +32,10 @@ class LightGCN(EmbeddedSpec):
         "layers": (1, 2, 3, 4),
         "reg": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
     }
+    dim: PositiveInt = 64
     layers: PositiveInt = 2
     reg: float = Field(1e-4, ge=0, description="weight of the norm of the batch's id vectors")
+    training: Training = BENCHMARK
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
         return LightGCNRetriever(self)
@@ -55,7 +57,7 @@ def network(spec: LightGCN, pairs: sparse.csr_matrix) -> nn.Module:
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.nodes = Nodes(*pairs.shape, spec.dim)
+            self.nodes = Nodes(pairs.shape, spec.dim)
             self.graph = Product(bipartite(pairs), symmetric=True)
 
         def vectors(self) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
 """What graph recommenders do in torch: sparse products, layer means, and the losses they share.
 
-A sparse matrix times a dense one is, row by row, a weighted sum of rows: an embedding bag. On a CPU that kernel is 3 to 12
-times as fast as torch.sparse in COO or CSR form and as SciPy (benchmarks/training.py measures it), and its backward
-pass is the same product with the transposed matrix, which is stored where it differs. Sums run in a fixed order, so
-results do not depend on the number of threads.
+A sparse matrix times a dense one is, row by row, a weighted sum of rows: an embedding bag. On a CPU that kernel is
+several times as fast as torch.sparse in COO or CSR form and as SciPy (benchmarks/training.py measures it), and its
+backward pass is the same product with the transposed matrix, which is stored where it differs. Sums run in a fixed
+order, so results do not depend on the number of threads.
 
 Imports torch: recommenders import this file inside functions.
 """
@@ -69,7 +69,7 @@ class _Times(torch.autograd.Function):
         return product.times(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
         return ctx.product.transposed_times(g), None
 
 
@@ -83,7 +83,7 @@ class _Layers(torch.autograd.Function):
         return _layer_mean(x.detach(), product, layers)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         return _layer_mean(g, ctx.product, ctx.layers), None, None
 
 
@@ -97,13 +97,13 @@ def _layer_mean(x: Tensor, product: Product, layers: int) -> Tensor:
 class Nodes(nn.Module):
     """Vectors of users and items in one (U + I, D) parameter, Xavier uniform for each kind, and their propagation."""
 
-    def __init__(self, n_users: int, n_items: int, dim: int) -> None:
+    def __init__(self, shape: tuple[int, int], dim: int) -> None:
         super().__init__()
         _keep_freed_memory()
-        self.n_users, self.n_items = n_users, n_items
-        self.weight = nn.Parameter(torch.empty(n_users + n_items, dim))
-        for part in (self.weight[:n_users], self.weight[n_users:]):
-            nn.init.xavier_uniform_(part.data)
+        self.n_users, self.n_items = shape
+        self.weight = nn.Parameter(torch.empty(sum(shape), dim))
+        for part in self.split(self.weight.data):
+            nn.init.xavier_uniform_(part)
 
     @property
     def item(self) -> Tensor:
@@ -112,7 +112,7 @@ class Nodes(nn.Module):
 
     def propagated(self, product: Product, layers: int) -> Tensor:
         """(U + I, D): the mean of layers 0..``layers`` of LightGCN (arXiv:2002.02126)."""
-        return _Layers.apply(self.weight, product, layers)  # type: ignore[no-any-return]
+        return _Layers.apply(self.weight, product, layers)
 
     def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """(U + I, D) -> users (U, D), items (I, D)."""
