@@ -66,14 +66,17 @@ def per_user(items_BK: Int64, positives: sparse.spmatrix, ks: Iterable[int]) -> 
     """Every metric of :data:`NAMES` at every k, per user: ``{"recall@20": (B,) float64, ...}`` in [0, 1].
 
     NaN for users without a positive (they are not part of any mean). Lists as in :func:`hits`; they must be at
-    least ``max(ks)`` wide (pad with -1 where a catalogue is smaller). Raises ValueError otherwise.
+    least ``max(ks)`` wide, or as wide as the catalogue (what is missing is padded with -1): a shorter list would
+    silently count as a worse one. Raises ValueError otherwise.
     """
     ks = tuple(dict.fromkeys(int(k) for k in ks))
     if not ks or min(ks) < 1:
         raise ValueError(f"k must be positive, found {list(ks)}")
-    if items_BK.ndim == 2 and items_BK.shape[1] < max(ks):
-        raise ValueError(f"lists hold {items_BK.shape[1]} places, expected at least {max(ks)}; pad them with -1")
     matrix = canonical(positives)
+    if items_BK.ndim == 2 and items_BK.shape[1] < max(ks):
+        if items_BK.shape[1] < matrix.shape[1]:
+            raise ValueError(f"lists hold {items_BK.shape[1]} places, expected at least {max(ks)}; pad them with -1")
+        items_BK = np.pad(items_BK, ((0, 0), (0, max(ks) - items_BK.shape[1])), constant_values=-1)
     n_positives = np.diff(matrix.indptr).astype(np.float64)
     return from_hits(hits(items_BK[:, : max(ks)], matrix), n_positives, ks)
 

@@ -67,6 +67,7 @@ class FeatureSpace:
             keep = int(min(self.width, (singular > 1e-6 * max(singular[0], 1e-12)).sum() or 1))
             spread = singular[:keep] / np.sqrt(max(len(z) - 1, 1))
             spread = np.sqrt(spread**2 + RIDGE * keep / len(z) * spread[0] ** 2)
+            spread[spread == 0] = np.inf  # one vector for all: it tells nothing, and becomes 0
             # a fixed sign makes the basis a function of the data alone
             sign = np.sign(directions[:keep][np.arange(keep), np.abs(directions[:keep]).argmax(1)])
             self._arrays[f"{name}/centre"] = centre.astype(np.float32)
