@@ -55,6 +55,8 @@ class Spectrum(FusionSpec):
 
             def forward(self, x: dict[str, Tensor], mask: Tensor) -> Tensor:
                 v_BMD = at_least_float32(self.tokens(x, mask))  # there is no FFT in half precision on the CPU
+                if len(mask) == 0:
+                    return v_BMD.sum(1)  # FFT libraries refuse an empty batch
                 spectrum_BMF = torch.fft.rfft(v_BMD, dim=-1, norm="ortho")
                 product_BF = torch.view_as_complex(self.fused).expand(len(mask), -1)
                 for column, own in enumerate(self.filters):

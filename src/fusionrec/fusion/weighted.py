@@ -66,6 +66,7 @@ class Weighted(FusionSpec):
                 return softmax_present(self.logits.expand(mask.shape), mask) * root_of_present(mask)
 
             def forward(self, x: dict[str, Tensor], mask: Tensor) -> Tensor:
-                return (self.weights(mask)[..., None] * self.tokens(x, mask)).sum(1)
+                v_BMD = self.tokens(x, mask)
+                return (self.weights(mask)[..., None] * v_BMD).sum(1)
 
         return WeightedFusion()
