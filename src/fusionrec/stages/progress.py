@@ -25,9 +25,9 @@ def counted(label: str) -> Iterator[Count]:
 
 
 @contextmanager
-def epochs(label: str) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
+def epochs(label: str, shown: bool = True) -> Iterator[Callable[[int, Mapping[str, float]], None]]:
     """A line that shows the epoch and its figures; how many will come is not known (early stopping)."""
-    if not sys.stderr.isatty():
+    if not shown or not sys.stderr.isatty():
         yield lambda epoch, values: None
         return
     from rich.console import Console

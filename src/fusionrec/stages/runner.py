@@ -20,6 +20,7 @@ from typing import Any
 
 from fusionrec.errors import FusionrecError, UsageError
 from fusionrec.paths import Paths
+from fusionrec.recommenders.devices import together, world
 from fusionrec.stages import STAGES, Stage, split_address
 from fusionrec.stages.lock import default_wait, project_lock
 from fusionrec.stages.process import Terminated, die_with_parent, harden, on_sigterm, private_home
@@ -30,13 +31,14 @@ LABELS = {
 }  # fmt: skip
 LAST_LINE = re.compile(r"fusionrec: exit (\d+) \([^)]*\): (.*)")
 EXTRA = ("register", "promote")  # stages outside DVC's pipeline
+SHARED = ("train",)  # stages that several processes of torchrun may run together
 
 
 def run_stage(address: str, paths: Paths, modality: str | None = None, wait: float | None = None) -> dict[str, Any]:
     """Run one stage in this process under the project's lock; returns its report as a dict and writes it to disk.
 
-    ``address`` may be ``embed@text``. Raises what the stage raises, UsageError for an unknown stage or modality,
-    and Busy.
+    ``address`` may be ``embed@text``. Under torchrun process 0 alone takes the lock and writes; the others wait for
+    it. Raises what the stage raises, UsageError for an unknown stage or modality, and Busy.
     """
     name, in_address = split_address(address)
     modality = modality or in_address or _modality_from_dvc(name)
@@ -52,14 +54,18 @@ def run_stage(address: str, paths: Paths, modality: str | None = None, wait: flo
         raise UsageError(f"{name} takes no modality (found {modality!r})")
     full = f"{name}@{modality}" if modality else name
     private_home(paths.home)
-    with project_lock(paths.home, f"stage {full}", default_wait() if wait is None else wait):
-        if name == "train":
+    rank, size = world()
+    if size > 1 and name not in SHARED:
+        raise UsageError(f"torchrun started {size} processes; {name} runs in one: fusionrec run {name}")
+    with together(project_lock(paths.home, f"stage {full}", default_wait() if wait is None else wait)):
+        if name == "train" and rank == 0:
             prune_embeddings(paths, set(params.modalities))
         start = time.monotonic()
         report = stage.function()(params, paths, **({"modality": modality} if modality else {})).as_dict()
         report["seconds"] = {**report["seconds"], "total": round(time.monotonic() - start, 3)}
         report["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-        write_json(_reports(paths) / f"{full}.json", report)
+        if rank == 0:
+            write_json(_reports(paths) / f"{full}.json", report)
     return report
 
 
@@ -183,14 +189,17 @@ def main(address: str, modality: str | None = None, wait: float | None = None) -
     """``fusionrec run``: harden, tie to the parent, run, show the report."""
     harden()
     on_sigterm()
-    if "DVC_STAGE" in os.environ:
+    rank, size = world()
+    if "DVC_STAGE" in os.environ or size > 1:
         die_with_parent()
     found: list[Paths] = []
 
     def action() -> None:
         paths = Paths.find()
         found.append(paths)
-        show(run_stage(address, paths, modality, wait))
+        report = run_stage(address, paths, modality, wait)
+        if rank == 0:
+            show(report)
 
     return guarded(address.replace("/", "_"), action, lambda: found[0].home if found else Paths.find().home)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +14,21 @@ from fusionrec.data import split
 from fusionrec.embeddings import base as embeddings
 from fusionrec.paths import Paths
 from fusionrec.recommenders.base import RetrieverSpec
+from fusionrec.recommenders.checkpoints import resumable
+from fusionrec.recommenders.devices import world
 from fusionrec.registry import bundle
 from fusionrec.stages.progress import epochs
 from fusionrec.types import ItemSet, Report
 
+CODE = Path(__file__).resolve().parents[1]
+KEPT = 3  # interrupted trainings whose checkpoints stay
+
 
 def run(params: Params, paths: Paths) -> Report:
-    """Writes data/model/ and data/baselines/<name>/; see docs/contracts.md."""
+    """Writes data/model/ and data/baselines/<name>/; see docs/contracts.md.
+
+    An interrupted run goes on from its checkpoints. Under torchrun every process trains and process 0 alone writes.
+    """
     report = Report("train")
     data = split.load(paths, ("train", "valid"))
     items = embeddings.load(paths, tuple(params.modalities)) if params.modalities else ItemSet(ids=data.items)
@@ -35,14 +46,36 @@ def run(params: Params, paths: Paths) -> Report:
     if params.train.singles and len(items.modalities) > 1:
         for name in items.modalities:
             models.append((paths.baselines / f"only-{name}", chosen, f"only-{name}", items.only(name)))
+    checkpoints = _checkpoints(params, paths)
     for folder, spec, label, use in models:
         start = time.monotonic()
-        curve = _one(params, paths, data, folder, spec, label, use)
+        with resumable(checkpoints / label):
+            curve = _one(params, paths, data, folder, spec, label, use)
         report.seconds[label] = time.monotonic() - start
         valid = [c["valid_ndcg@20"] for c in curve if "valid_ndcg@20" in c]
         row = {"model": label, "steps": len(curve), "valid NDCG@20": round(max(valid), 4) if valid else None}
         report.table.append({**row, "seconds": round(report.seconds[label], 1)})
+    if world()[0] == 0:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     return report
+
+
+def _checkpoints(params: Params, paths: Paths) -> Path:
+    """``.fusionrec/checkpoints/<fingerprint>``: the same parameters, data, code and number of processes give the same
+    folder. Those of older interrupted runs are dropped but for the latest few."""
+    chosen = params.model_dump(mode="json", include={"train", "modalities"})
+    digest = hashlib.sha256(json.dumps([chosen, world()[1]], sort_keys=True).encode())
+    files = [paths.splits / f"{name}.parquet" for name in ("items", "train", "valid")]
+    files += [paths.embeddings / name / "manifest.json" for name in sorted(params.modalities)]
+    files += sorted(file for part in ("fusion", "recommenders") for file in (CODE / part).glob("*.py"))
+    for file in files:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    folder = paths.home / "checkpoints"
+    if world()[0] == 0 and folder.is_dir():
+        by_age = sorted(folder.iterdir(), key=lambda f: f.stat().st_mtime)
+        for old in [f for f in by_age if f.name != digest.hexdigest()[:16]][: -KEPT or None]:
+            shutil.rmtree(old, ignore_errors=True)
+    return folder / digest.hexdigest()[:16]
 
 
 def _one(
@@ -51,13 +84,15 @@ def _one(
     """Fit one model and save it; returns its curve."""
     curve: list[dict[str, float]] = []
     retriever = spec.build(params.train.fusion)
-    with epochs(f"training {label}") as show:
+    with epochs(f"training {label}", shown=world()[0] == 0) as show:
 
         def watch(epoch: int, values: Mapping[str, float]) -> None:
             curve.append({"step": len(curve), "epoch": epoch, **values})
             show(epoch, values)
 
         retriever.fit(data.train, data.valid, use, seed=params.train.seed, watch=watch)
+    if world()[0] > 0:
+        return curve
     bundle.save_model(
         folder,
         retriever,
