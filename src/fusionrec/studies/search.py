@@ -9,22 +9,18 @@ Nothing here sees data. Whoever writes ``evaluate`` gives it the validation spli
 
 from __future__ import annotations
 
-import json
 import math
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock, Timeout
 
-from fusionrec.errors import Busy, ConfigError
+from fusionrec.errors import ConfigError
 from fusionrec.recommenders.base import RetrieverSpec
+from fusionrec.studies.file import exclusive, opened
 from fusionrec.studies.space import Point, Space, digest, replaced, space_of
 
 Told = Callable[[int, float], None]
@@ -32,18 +28,16 @@ Told = Callable[[int, float], None]
 Evaluate = Callable[[RetrieverSpec, Told], float]
 _STARTUP = 5  # points drawn at random before TPE has something to go by
 _REDRAWS = 3  # points in a row that are known already, before one is drawn among those that are not
-_SAME, _REASON, _SECONDS, _ABOUT = "same_as", "reason", "seconds", "about"
-_MEANING = {
-    "spec": "another spec (its parameters were changed)",
-    "space": "another search space",
-    "data": "other data",
-    "settings": "another seed or pruning",
-}
+_SAME, _REASON, _SECONDS = "same_as", "reason", "seconds"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point that was tried. ``point``: dotted field -> value; ``curve``: (epoch, value) as reported."""
+    """One point that was tried.
+
+    ``point``: dotted field -> value; ``curve``: (epoch, value) as reported; ``study``: the id that a study keeps from
+    its first trial on over every resumption.
+    """
 
     number: int
     point: Mapping[str, Any]
@@ -52,17 +46,17 @@ class Trial:
     reason: str = ""
     seconds: float = 0.0
     curve: tuple[tuple[int, float], ...] = ()
+    study: str = ""
 
 
 @dataclass(frozen=True)
 class Found:
-    """The best spec, its value, every trial, and the ``id`` that the study keeps over all its resumptions."""
+    """The best spec, its value on validation, every trial, and which of them it is."""
 
     spec: RetrieverSpec
     value: float
     trials: tuple[Trial, ...]
     best: Trial = field(kw_only=True)
-    id: str = field(kw_only=True)
 
 
 class Pruned(Exception):  # noqa: N818  (an end like another, no error)
@@ -105,28 +99,19 @@ def search(
         "settings": digest({"seed": seed, "prune": prune}),
     }
     tell = watch or (lambda trial: None)
-    with _exclusive(storage), _opened(storage, name, about, prune) as study:
+    with exclusive(storage), opened(storage, name, about, prune) as study:
         _give_back(study, space)
         for trial in _history(study, space)[:trials]:
             tell(trial)
         while len(kept := _history(study, space)) < min(trials, space.size):
             asked, point = _next(study, space, seed)
-            begun = Trial(len(kept), space.values(point), "running")
-            tell(begun)
+            tell(Trial(len(kept), space.values(point), "running", study=study.user_attrs["id"]))
             _run(study, asked, space, point, evaluate, seconds)
-            tell(replace(_history(study, space)[-1], number=begun.number))
-        identity = f"{study.user_attrs['id']}"
-    return _best(space, tuple(kept[:trials]), identity)
+            tell(_history(study, space)[-1])
+    return _best(space, tuple(kept[:trials]))
 
 
-def forget(storage: Path) -> None:
-    """Remove the file and with it its studies. Raises Busy where a process searches in it."""
-    with _exclusive(storage):
-        for suffix in ("", "-journal", "-wal", "-shm"):
-            storage.with_name(storage.name + suffix).unlink(missing_ok=True)
-
-
-def _best(space: Space, trials: tuple[Trial, ...], identity: str) -> Found:
+def _best(space: Space, trials: tuple[Trial, ...]) -> Found:
     done = [trial for trial in trials if trial.state == "done" and trial.value is not None]
     if not done:
         raise ConfigError(
@@ -134,7 +119,7 @@ def _best(space: Space, trials: tuple[Trial, ...], identity: str) -> Found:
             "correct the cause and start the search anew"
         )
     best = max(done, key=lambda trial: (trial.value, -trial.number))
-    return Found(replaced(space.spec, best.point), float(best.value or 0.0), trials, best=best, id=identity)
+    return Found(replaced(space.spec, best.point), float(best.value or 0.0), trials, best=best)
 
 
 def _run(study: Any, asked: Any, space: Space, point: Point, evaluate: Evaluate, seconds: float | None) -> None:
@@ -241,6 +226,7 @@ def _history(study: Any, space: Space) -> list[Trial]:
             str(trial.user_attrs.get(_REASON, "")),
             float(trial.user_attrs.get(_SECONDS, 0.0)),
             tuple(sorted(trial.intermediate_values.items())),
+            study.user_attrs["id"],
         )
         for number, trial in enumerate(tried)
     ]
@@ -255,68 +241,3 @@ def _give_back(study: Any, space: Space) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
         if set(trial.params) == fields:  # else it died while it was drawn, and is drawn again
             study.enqueue_trial(dict(trial.params))
-
-
-@contextmanager
-def _exclusive(storage: Path) -> Iterator[None]:
-    storage.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = FileLock(storage.with_name(storage.name + ".lock"), mode=0o600)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise Busy(f"another process searches in {storage.name}; wait for it or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _connect(storage: Path) -> sqlite3.Connection:
-    """A write-ahead log survives a kill like a journal does, without a wait for the disk at each of ten commits."""
-    connection = sqlite3.connect(storage, timeout=30, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
-
-
-@contextmanager
-def _opened(storage: Path, name: str, about: Mapping[str, str], prune: bool) -> Iterator[Any]:
-    """The study ``name``, made where it is not there. Raises ConfigError as :func:`search` says."""
-    import optuna
-    from sqlalchemy.exc import SQLAlchemyError
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    rdb = None
-    try:
-        rdb = optuna.storages.RDBStorage(f"sqlite:///{storage}", engine_kwargs={"creator": partial(_connect, storage)})
-        pruner = optuna.pruners.MedianPruner(n_warmup_steps=5) if prune else optuna.pruners.NopPruner()
-        study = optuna.create_study(
-            storage=rdb, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
-        )
-    except (SQLAlchemyError, sqlite3.Error, RuntimeError) as error:
-        if rdb is not None:
-            rdb.engine.dispose()
-        why = str(error).splitlines()[0]
-        raise ConfigError(
-            f"the searches in {storage.name} cannot be read ({why}): move the file away; a new one is made"
-        ) from None
-    try:
-        kept = study.user_attrs.get(_ABOUT)
-        if kept is None:
-            study.set_user_attr("id", digest([name, about, time.time_ns()])[:32])
-            study.set_user_attr(_ABOUT, json.dumps(about))
-        else:
-            _refuse_another(name, storage, json.loads(kept), about)
-        yield study
-    finally:
-        rdb.remove_session()
-        rdb.engine.dispose()
-
-
-def _refuse_another(name: str, storage: Path, kept: Mapping[str, str], about: Mapping[str, str]) -> None:
-    differ = [meaning for key, meaning in _MEANING.items() if kept.get(key) != about[key]]
-    if differ:
-        raise ConfigError(
-            f"the search {name!r} in {storage.name} was made with {' and '.join(differ)}: its values cannot be "
-            "compared with new ones; start it anew, or put back what it was made with"
-        )
