@@ -196,7 +196,8 @@ def ordered_users(frame: pl.DataFrame) -> list[str]:
 
 
 def load(paths: Paths, names: Sequence[str] = ("train", "valid")) -> SplitData:
-    """Read items, train and the named splits; no other file is opened. Raises DataRejected where one is missing."""
+    """Read items, train and the named splits; no other file is opened. Raises DataRejected where one is missing or
+    train is empty."""
     frames = {}
     for name in ("items", *dict.fromkeys(("train", *names))):
         path = paths.splits / f"{name}.parquet"
@@ -204,6 +205,8 @@ def load(paths: Paths, names: Sequence[str] = ("train", "valid")) -> SplitData:
             raise DataRejected(f"data/splits/{name}.parquet is missing: run the stage split first")
         frames[name] = pl.read_parquet(path, glob=False)
     items = frames.pop("items")
+    if frames["train"].height == 0:
+        raise DataRejected("nothing to train on: data/splits/train.parquet holds no pair; run the stage split again")
     return SplitData(tuple(items[C.ITEM].to_list()), tuple(ordered_users(frames["train"])), frames)
 
 
