@@ -63,7 +63,7 @@ def _create(
     from mlflow.entities import RunStatus
 
     verify_bundle(entry.bundle, about)
-    experiment_id = _experiment(client, where, experiment)
+    experiment_id = experiment_of(client, where, experiment)
     digests = {"bundle_digest": about["bundle"], "model_digest": about["model"], "catalogue_digest": about["catalogue"]}
     tags = {**entry.tags, **digests}
     for left in client.search_runs([experiment_id], f"tags.bundle_digest = '{about['bundle']}' and status = 'RUNNING'"):
@@ -82,7 +82,8 @@ def _create(
     return seen(client.get_model_version(name, version.version), where, created=True)
 
 
-def _experiment(client: Any, where: tracking.Location, name: str) -> str:
+def experiment_of(client: Any, where: tracking.Location, name: str) -> str:
+    """The id of an experiment, made where it is not there. Raises UsageError where it was deleted."""
     found = client.get_experiment_by_name(name)
     if found is None:
         folder = None if where.artifacts is None else (where.artifacts / name).as_uri()
