@@ -23,8 +23,9 @@ EXAMPLES = {
     "two_tower": {"dim": 5, "width": 3, "training": {"epochs": 3, "batch": 8}},
     "blend": {"first": {"kind": "ease"}, "second": {"kind": "content", "width": 3}},
 }
+TRAINED = ("bm3", "freedom", "lattice", "lightgcn", "mgcn", "modality_graph", "vbpr")
 TINY = {"epochs": 3, "batch": 64}
-EXAMPLES |= {kind: {"dim": 5, "training": TINY} for kind in ("lightgcn",)}
+EXAMPLES |= {kind: {"dim": 5, "training": TINY} for kind in TRAINED}
 SPECS = {cls.model_fields["kind"].default: cls for cls in (*members(AnyRetriever), NextItem)}
 B, K = 5, 3
 

@@ -13,12 +13,18 @@ else:
         RetrieverSpec,
         [
             "blend",
+            "bm3",
             "bpr",
             "content",
             "ease",
+            "freedom",
             "item_knn",
+            "lattice",
             "lightgcn",
+            "mgcn",
+            "modality_graph",
             "popularity",
             "two_tower",
+            "vbpr",
         ],
     )
