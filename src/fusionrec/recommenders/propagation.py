@@ -112,11 +112,18 @@ class Nodes(nn.Module):
 
     def propagated(self, product: Product, layers: int) -> Tensor:
         """(U + I, D): the mean of layers 0..``layers`` of LightGCN (arXiv:2002.02126)."""
-        return _Layers.apply(self.weight, product, layers)
+        return layer_mean(self.weight, product, layers)
 
     def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """(U + I, D) -> users (U, D), items (I, D)."""
         return nodes[: self.n_users], nodes[self.n_users :]
+
+
+def layer_mean(x: Tensor, product: Product, layers: int) -> Tensor:
+    """mean_l A^l x over l = 0..``layers`` for the symmetric A of ``product``, differentiable in x (N, D)."""
+    if not product.symmetric:
+        raise AssertionError("the layer mean's backward pass takes the matrix for symmetric")
+    return _Layers.apply(x, product, layers)
 
 
 def rows(x: Tensor, *index: Tensor) -> tuple[Tensor, ...]:
@@ -163,3 +170,69 @@ def _keep_freed_memory() -> None:
         return
     mallopt(mmap_threshold, 1 << 30)
     mallopt(trim_threshold, (1 << 31) - 1)
+
+
+class Features(nn.Module):
+    """Modality vectors and one linear map of each to ``dim``; a mask says which rows mean anything.
+
+    ``tune``: the vectors are parameters that start at what was given, as in the benchmark's code; else constants.
+    ``unused``: none at all, where the caller's loss has no use for them.
+    """
+
+    def __init__(self, given: dict[str, tuple[Any, Any]], dim: int, tune: bool, *, unused: bool = False) -> None:
+        super().__init__()
+        self.names = () if unused else tuple(given)
+        self.maps = nn.ModuleDict({name: nn.Linear(given[name][0].shape[1], dim) for name in self.names})
+        self.tuned = nn.ParameterDict()
+        for name in self.names:
+            x, present = (torch.from_numpy(np.asarray(part, np.float32)) for part in given[name])
+            if tune:
+                self.tuned[name] = nn.Parameter(x)
+            else:
+                self.register_buffer(f"x_{name}", x, persistent=False)
+            self.register_buffer(f"here_{name}", present, persistent=False)
+
+    def here(self, name: str) -> Tensor:
+        """(I,) float 0 or 1: who has the modality."""
+        return getattr(self, f"here_{name}")
+
+    def raw(self, name: str) -> Tensor:
+        """(I, D_m); rows of absent items mean nothing."""
+        return self.tuned[name] if name in self.tuned else getattr(self, f"x_{name}")
+
+    def mapped(self, name: str, at: Tensor) -> tuple[Tensor, Tensor]:
+        """The mapped vectors of the items ``at`` (B,) -> (B, dim), zero where absent, and (B,) float: who has one."""
+        here = self.here(name).index_select(0, at)
+        return self.maps[name](self.raw(name).index_select(0, at)) * here[:, None], here
+
+
+def info_nce(a: Tensor, b: Tensor, count: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (arXiv:1807.03748) between the rows of a and b (N, D) as if row n stood there ``count[n]`` times.
+
+    Mean over the B = sum(count) rows of -log(exp(s_nn) / sum_m count_m exp(s_nm)), s the cosines / temperature. A batch
+    names most of its users and items several times: distinct rows with counts are the same loss with a half to a
+    quarter of the work. 0 where nothing counts.
+    """
+    normalize = nn.functional.normalize
+    return _InfoNCE.apply(normalize(a, dim=1) / temperature, normalize(b, dim=1), count.float())
+
+
+class _InfoNCE(torch.autograd.Function):
+    """Keeps exp(a b') (N, N) and nothing else of that size; the backward pass is two products with it."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, count: Tensor) -> Tensor:
+        a, b = a.detach(), b.detach()
+        share = count / count.sum().clamp(min=1)
+        e = (a @ b.T).exp_()
+        total = (e @ count).clamp_(min=torch.finfo(e.dtype).tiny)
+        ctx.save_for_backward(a, b, count, share, e, total)
+        return (share * (total.log() - (a * b).sum(1))).sum()
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:
+        a, b, count, share, e, total = ctx.saved_tensors
+        count, share, weight = count[:, None], share[:, None], (share / total)[:, None]
+        grad_a = weight * (e @ (count * b)) - share * b
+        grad_b = count * (e.T @ (weight * a)) - share * a
+        return grad_a.mul_(g), grad_b.mul_(g), None
