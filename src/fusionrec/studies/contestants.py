@@ -1,0 +1,98 @@
+"""Which models a benchmark compares: kinds with their defaults, a file of specs, or what an earlier benchmark chose.
+
+# specs.yaml: label -> a retriever, or a retriever with the fusion it trains through
+ease: {kind: ease}
+towers:
+  retriever: {kind: two_tower, dim: 32}
+  fusion: {kind: attention}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from fusionrec.errors import ConfigError
+from fusionrec.fusion import AnyFusion
+from fusionrec.fusion.base import FusionSpec
+from fusionrec.kinds import members
+from fusionrec.recommenders import AnyRetriever
+from fusionrec.recommenders.base import RetrieverSpec
+from fusionrec.types import Spec
+
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model under a name; ``fusion`` is injected into models that train through one (None: their default)."""
+
+    label: str
+    spec: RetrieverSpec
+    fusion: FusionSpec | None = None
+
+    def sections(self) -> dict[str, Any]:
+        """The whole model as JSON, every default included."""
+        return {"retriever": dump(self.spec), "fusion": None if self.fusion is None else dump(self.fusion)}
+
+
+def dump(spec: Spec) -> dict[str, Any]:
+    return dict(spec.model_dump(mode="json", serialize_as_any=True))
+
+
+def parse(label: str, section: Any) -> Contestant:
+    """One entry of a file of specs. Raises ConfigError."""
+    if not LABEL.fullmatch(label):
+        raise ConfigError(f"{label!r} is no name for a model: letters, digits and . _ + -, at most 64")
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{label}: expected a section such as {{kind: ease}}, found {section!r}")
+    whole = section if "retriever" in section else {"retriever": section}
+    unknown = sorted(set(whole) - {"retriever", "fusion"})
+    if unknown:
+        raise ConfigError(f"{label}: unknown key {unknown[0]!r}; a model has retriever and fusion")
+    try:
+        spec = TypeAdapter(AnyRetriever).validate_python(whole["retriever"])
+        fusion = whole.get("fusion")
+        return Contestant(label, spec, None if fusion is None else TypeAdapter(AnyFusion).validate_python(fusion))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{label}: {f'{where}: ' if where else ''}{first['msg']}") from None
+
+
+def read(path: Path) -> dict[str, Contestant]:
+    """A YAML or JSON file: label -> section; a results file of a benchmark gives the models as it chose them."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
+    if isinstance(raw, Mapping) and isinstance(raw.get("models"), list):
+        raw = {entry["label"]: entry["chosen"] for entry in raw["models"] if entry.get("chosen")}
+    if not isinstance(raw, Mapping) or not raw:
+        raise ConfigError(f"{path.name} must map names to models, such as  ease: {{kind: ease}}")
+    return {str(label): parse(str(label), section) for label, section in raw.items()}
+
+
+def chosen(names: Sequence[str], file: Path | None) -> list[Contestant]:
+    """The models ``names``: entries of the file, or kinds with their defaults; without names all of the file."""
+    known = read(file) if file else {}
+    kinds = {cls.model_fields["kind"].default for cls in members(AnyRetriever)}
+    out = []
+    for name in names or known:
+        if name not in known and name not in kinds:
+            near = get_close_matches(name, [*known, *kinds], 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ConfigError(f"no model {name!r}{hint}; known are {', '.join(sorted({*known, *kinds}))}")
+        out.append(known.get(name) or parse(name, {"kind": name}))
+    if len({c.label for c in out}) < len(out) or not out:
+        raise ConfigError(f"a benchmark needs models with different names, found {', '.join(names) or 'none'}")
+    return out

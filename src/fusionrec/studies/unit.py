@@ -1,0 +1,166 @@
+"""One unit of a benchmark in a process of its own: fit a model once, and tell its validation or its test.
+
+``python -m fusionrec.studies.unit JOB.json``. A unit that tells validation is given no test: it is dropped as soon as
+the folder is read. The result is one JSON file, written atomically; checkpoints of a training that was killed are
+used. Ranks of hits are kept instead of metrics: every metric at every K follows from them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusionrec.data.files import write_json
+from fusionrec.errors import FusionrecError
+from fusionrec.evaluation import metrics
+from fusionrec.evaluation.protocol import Result
+from fusionrec.recommenders.base import EnoughTime, Retriever
+from fusionrec.studies import protocol
+from fusionrec.studies.contestants import parse
+from fusionrec.types import Bool
+
+FORMAT_VERSION = 1
+
+
+class Clock:
+    """Counts the epochs and ends a training that has had its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+        self.epochs, self.capped = 0, False
+        self.curve: list[dict[str, float]] = []
+
+    def __call__(self, epoch: int, values: Mapping[str, float]) -> None:
+        self.curve.append({"epoch": epoch, **{name: float(value) for name, value in values.items()}})
+        if "loss" not in values:  # a step of a grid: no training to end
+            return
+        self.epochs += 1
+        if time.monotonic() > self.end:
+            self.capped = True
+            raise EnoughTime
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Fit and evaluate; -> what is written. ``job``: see :func:`fusionrec.studies.runner.job`."""
+    from fusionrec.recommenders.training import resumable
+
+    bench = protocol.load(Path(job["folder"]), protocol.Rules(**job["rules"]))
+    known, wants_test = bench.known, job["what"] == "test"
+    if not wants_test:
+        del bench
+    model = parse("model", job["model"])
+    retriever = model.spec.build(model.fusion)
+    clock, began = Clock(60 * job["minutes"]), time.monotonic()
+    with resumable(Path(job["checkpoints"])):
+        retriever.fit(known.train, known.valid, known.items, seed=job["seed"], watch=clock)
+    fitted = time.monotonic()
+    out = {
+        "format_version": FORMAT_VERSION,
+        "status": "done",
+        "what": job["what"],
+        "valid": protocol.validate(retriever, known),
+        "epochs": clock.epochs,
+        "capped": clock.capped,
+        "minutes": job["minutes"],
+        "curve": clock.curve,
+    }
+    if wants_test:
+        out |= {"test": tested(retriever, bench)}
+    out["seconds"] = {"fit": round(fitted - began, 2), "evaluate": round(time.monotonic() - fitted, 2)}
+    return out
+
+
+def tested(retriever: Retriever, bench: protocol.Bench) -> dict[str, Any]:
+    """Slice -> the users' numbers of positives and the ranks (from 1) of their hits, as texts."""
+    result = protocol.test_result(retriever, bench)
+    positives = protocol.test_slices(bench)
+    return {name: packed(result, name, np.diff(positives[name].indptr), positives[name]) for name in result.lists}
+
+
+def packed(result: Result, name: str, n_positives: np.ndarray, positives: Any) -> dict[str, str]:
+    found = metrics.hits(result.lists[name], positives)
+    ranks = [" ".join(str(rank + 1) for rank in np.flatnonzero(row)) for row in found]
+    return {"positives": " ".join(map(str, n_positives.tolist())), "hits": ";".join(ranks)}
+
+
+def unpacked(texts: Mapping[str, str]) -> tuple[Bool, np.ndarray]:
+    """The inverse of :func:`packed`: (B, 50) bool hits and (B,) float64 numbers of positives."""
+    n_positives = np.array(texts["positives"].split(), np.float64)
+    hits = np.zeros((len(n_positives), max(protocol.KS)), bool)
+    for row, ranks in enumerate(texts["hits"].split(";") if len(n_positives) else []):
+        hits[row, [int(rank) - 1 for rank in ranks.split()]] = True
+    return hits, n_positives
+
+
+def code_digest(kinds: set[str]) -> str:
+    """sha256 of the source that fits and judges these kinds of retrievers and fusions, followed through its imports.
+
+    A unit that older code computed is computed again."""
+    root = Path(__file__).resolve().parents[1]
+    start = [root / folder / f"{kind}.py" for folder in ("recommenders", "fusion") for kind in kinds]
+    start += [root / "recommenders" / "loop.py", Path(protocol.__file__)]
+    seen: dict[Path, bytes] = {}
+    todo = [path for path in start if path.is_file()]
+    while todo:
+        path = todo.pop()
+        if path in seen or path.name == "__init__.py":
+            continue
+        seen[path] = path.read_bytes()
+        todo += [found for name in _imported(seen[path]) if (found := root / f"{name}.py").is_file()]
+    digest = hashlib.sha256()
+    for path in sorted(seen):
+        digest.update(path.relative_to(root).as_posix().encode() + hashlib.sha256(seen[path]).digest())
+    return digest.hexdigest()
+
+
+def _imported(source: bytes) -> set[str]:
+    """``fusion/space`` and so on: what a module imports of the packages that models are made of."""
+    import ast
+
+    out = set()
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        out |= {name.removeprefix("fusionrec.").replace(".", "/") for name in names if name.startswith("fusionrec.")}
+    return {name for name in out if name.split("/")[0] in ("recommenders", "fusion", "evaluation")}
+
+
+def _die_with(parent: int) -> None:
+    """End this process when the one that started it is gone, however it went."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(path: Path) -> int:
+    job = json.loads(path.read_text(encoding="utf-8"))
+    _die_with(job["parent"])
+    try:
+        out = run(job)
+    except (FusionrecError, ValueError, MemoryError) as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        out = {"format_version": FORMAT_VERSION, "status": "failed", "reason": f"{type(error).__name__}: {first}"[:500]}
+    write_json(Path(job["out"]), {**job["identity"], **out})
+    shutil.rmtree(job["checkpoints"], ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
