@@ -147,6 +147,28 @@ def promote(version: Annotated[int | None, typer.Option(help="which version; def
 
 
 @app.command()
+def tune(
+    trials: Annotated[int, typer.Option(min=1, max=1000, help="how many points in all, earlier calls' included")] = 12,
+    resume: Annotated[
+        bool, typer.Option("--resume/--fresh", help="go on with the earlier trials, or throw them away")
+    ] = True,
+    adopt: Annotated[bool, typer.Option("--adopt", help="write the best parameters to params.yaml")] = False,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="a trial that takes longer fails")] = None,
+) -> None:
+    """Search the parameters of train.retriever on the validation split; `test` is never read."""
+    from fusionrec.stages import tune as stage
+    from fusionrec.stages.lock import default_wait, project_lock
+    from fusionrec.stages.runner import show, write_json
+
+    paths = _paths()
+    params = _params(paths)
+    with project_lock(paths.home, "tune", default_wait()):
+        report = stage.run(params, paths, trials=trials, fresh=not resume, adopt=adopt, minutes=minutes).as_dict()
+        write_json(paths.reports / "tune.json", report)
+    show(report)
+
+
+@app.command()
 def guard(
     seconds: Annotated[float, typer.Argument(min=0.2, help="with --watch: how often to look")] = 1.0,
     watch: Annotated[bool, typer.Option("--watch", help="keep looking until stopped: --watch SECONDS")] = False,
@@ -198,6 +220,41 @@ def check(folder: Annotated[Path, typer.Argument(help="a folder with items and i
     if not found.ok:
         why = [line.removeprefix("REJECTED ") for line in found.lines if line.startswith("REJECTED ")]
         raise DataRejected("\n".join(why) or "the gate would stop this catalogue")
+
+
+@app.command()
+def bench(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="in MMRec's format: NAME.inter and *_feat.npy")],
+    models: Annotated[
+        str | None, typer.Option(help="kinds or names of --spec, with commas; default: all of --spec")
+    ] = None,
+    spec: Annotated[
+        Path | None, typer.Option(help="YAML or JSON: name -> model; an earlier result gives what it chose")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=0, help="points tried on validation for each model; 0: as given")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="fits of each model for the test")] = 5,
+    minutes: Annotated[
+        float, typer.Option(min=0.01, help="a training that takes longer is cut short, and so called")
+    ] = 15,
+    jobs: Annotated[int, typer.Option(min=1, help="units side by side; the cores are shared out")] = 1,
+    missing: Annotated[float, typer.Option(help="share of the (item, modality) cells that is hidden")] = 0.0,
+    cold: Annotated[float, typer.Option(help="share of the items that is removed from train")] = 0.0,
+    join: Annotated[float, typer.Option(help="join train and validation, hold this share for validation")] = 0.0,
+    test_selected: Annotated[
+        bool, typer.Option("--test-selected", help="also tell what choosing on the test set would have given")
+    ] = False,
+    any_code: Annotated[bool, typer.Option("--any-code", help="use stored units of other code too")] = False,
+    out: Annotated[Path | None, typer.Option(help="write the results here as JSON")] = None,
+) -> None:
+    """Compare models on a folder in MMRec's format: chosen on validation, tested once. Run again, it goes on."""
+    from fusionrec import cli_bench
+
+    effort = {"trials": trials, "seeds": seeds, "minutes": minutes, "jobs": jobs}
+    effort |= {"test_selected": test_selected, "any_code": any_code}
+    rules = {"missing": missing, "cold": cold, "join": join}
+    found, parts = cli_bench.run(folder, models, spec, out, effort, rules, _say)
+    for part, rows in parts.items():
+        _table([dict(row) for row in rows], f"{found['set']['name']}: {part}")
 
 
 @app.command()
@@ -337,7 +394,9 @@ def table(
     path = _paths().evaluation / "table.json"
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run `fusionrec repro` first")
-    rows = results.rows_for_people(json.loads(path.read_text(encoding="utf-8")))
+    tests = path.with_name("tests.json")
+    tested = json.loads(tests.read_text(encoding="utf-8")) if tests.is_file() else None
+    rows = results.rows_for_people(json.loads(path.read_text(encoding="utf-8")), tested)
     if markdown:
         _say(results.markdown(rows).rstrip())
     else:

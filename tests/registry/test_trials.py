@@ -29,7 +29,7 @@ def runs(home: Path) -> list[Any]:
 
 
 def test_a_study_is_a_run_with_a_run_for_each_trial(home: Path) -> None:
-    page = trials.record(home, "exp", replace(STUDY, best=2))
+    page = trials.record(home, "exp", replace(STUDY, best=2, state="done"))
     parent, *children = runs(home)
     assert page == f"experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}"
     assert {c.data.tags["mlflow.parentRunId"] for c in children} == {parent.info.run_id}
@@ -52,14 +52,14 @@ def test_recording_again_adds_only_what_is_new(home: Path) -> None:
     trials.record(home, "exp", replace(STUDY, trials=TRIALS[:2]))
     first = runs(home)
     assert len(first) == 3 and first[0].info.status == "RUNNING"
-    trials.record(home, "exp", replace(STUDY, trials=TRIALS[:2], best=0))
+    trials.record(home, "exp", replace(STUDY, trials=TRIALS[:2], best=0, state="done"))
     assert runs(home)[0].info.status == "FINISHED"
     trials.record(home, "exp", STUDY)
     assert runs(home)[0].info.status == "RUNNING", "it goes on"
-    trials.record(home, "exp", replace(STUDY, best=2))
+    trials.record(home, "exp", replace(STUDY, best=2, state="done"))
     last = runs(home)
     assert [r.info.run_id for r in last[:3]] == [r.info.run_id for r in first] and len(last) == 5
-    trials.record(home, "exp", replace(STUDY, id="b" * 32, best=2))
+    trials.record(home, "exp", replace(STUDY, id="b" * 32, best=2, state="done"))
     assert len(runs(home)) == 10, "another study has runs of its own"
 
 
@@ -76,7 +76,7 @@ def test_a_half_written_trial_is_written_anew(home: Path, monkeypatch: pytest.Mo
             patch.setattr(type(client), lost, die)
             with pytest.raises(KeyboardInterrupt):
                 trials.record(home, "exp", study)
-        trials.record(home, "exp", replace(study, best=2))
+        trials.record(home, "exp", replace(study, best=2, state="done"))
         found = [r for r in runs(home) if study.id in (r.data.tags.get("study"),)]
         inside = [r for r in runs(home) if r.data.tags.get("mlflow.parentRunId") == found[0].info.run_id]
         assert len(found) == 1 and [r.data.tags["trial"] for r in inside] == ["0", "1", "2", "3"]
@@ -91,7 +91,7 @@ def test_a_server_that_is_down_is_told_in_seconds(home: Path, monkeypatch: pytes
 
 @pytest.mark.slow
 def test_a_server_answers_with_an_address_of_its_own(server: Any, tmp_path: Path) -> None:
-    page = trials.record(tmp_path, "exp-server", replace(STUDY, best=2))
+    page = trials.record(tmp_path, "exp-server", replace(STUDY, best=2, state="done"))
     assert page.startswith(f"{server.uri}/#/experiments/")
     run = server.call(f"runs/get?run_id={page.rpartition('/')[2]}", "GET")["run"]
     assert run["info"]["status"] == "FINISHED" and "best_trial" in json.dumps(run["data"])

@@ -14,6 +14,7 @@ from fusionrec.registry.registering import experiment_of
 
 _STUDY, _TRIAL, _PARENT = "study", "trial", "mlflow.parentRunId"
 _STATUS = {"done": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+_ENDS = {"running": "RUNNING", "done": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TrialRecord:
 @dataclass(frozen=True)
 class StudyRecord:
     """A study as far as it has come. ``id`` is its own for ever; ``params``: what all its trials share; ``best``: the
-    number of the best trial once the study has ended, else None."""
+    number of the best trial where there is one; ``state``: "stopped" is one that somebody interrupted."""
 
     id: str
     name: str
@@ -41,6 +42,7 @@ class StudyRecord:
     params: Mapping[str, Any] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     best: int | None = None
+    state: Literal["running", "done", "failed", "stopped"] = "running"
 
 
 def record(home: Path, experiment: str, study: StudyRecord) -> str:
@@ -92,17 +94,18 @@ def _child(client: Any, place: str, parent: str, study: StudyRecord, trial: Tria
 
 
 def _close(client: Any, parent: str, study: StudyRecord) -> None:
-    """End the study's run with its best trial, or open it again where the study goes on."""
-    status = client.get_run(parent).info.status
-    if study.best is None:
-        if status != "RUNNING":
-            client.update_run(parent, status="RUNNING")
+    """Give the study's run its best trial and its end, or open it again where the study goes on."""
+    status, wanted = client.get_run(parent).info.status, _ENDS[study.state]
+    best = next((trial for trial in study.trials if trial.number == study.best), None)
+    if best is not None:
+        for key, value in (("best_trial", str(best.number)), *_texts(best.params, "best.")):
+            client.set_tag(parent, key, value)
+    if status == wanted:
         return
-    best = next(trial for trial in study.trials if trial.number == study.best)
-    for key, value in (("best_trial", str(best.number)), *_texts(best.params, "best.")):
-        client.set_tag(parent, key, value)
-    if status == "RUNNING":
-        client.set_terminated(parent)
+    if wanted == "RUNNING":
+        client.update_run(parent, status=wanted)
+    else:
+        client.set_terminated(parent, wanted)
 
 
 def _log(

@@ -25,6 +25,10 @@ _MEANING = {
 }
 
 
+class AnotherSearch(ConfigError):
+    """A file holds a search of this name that was made with something else."""
+
+
 def forget(storage: Path) -> None:
     """Remove the file and with it its studies. Raises Busy where a process searches in it."""
     with exclusive(storage):
@@ -59,7 +63,7 @@ def _connect(storage: Path) -> sqlite3.Connection:
 def opened(storage: Path, name: str, about: Mapping[str, str], prune: bool) -> Iterator[Any]:
     """The study ``name``, made where it is not there.
 
-    Raises ConfigError where it was made with another ``about``, and where the file cannot be used.
+    Raises AnotherSearch where it was made with another ``about``, ConfigError where the file cannot be used.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -95,7 +99,7 @@ def opened(storage: Path, name: str, about: Mapping[str, str], prune: bool) -> I
 def _refuse_another(name: str, storage: Path, kept: Mapping[str, str], about: Mapping[str, str]) -> None:
     differ = [meaning for key, meaning in _MEANING.items() if kept.get(key) != about[key]]
     if differ:
-        raise ConfigError(
+        raise AnotherSearch(
             f"the search {name!r} in {storage.name} was made with {' and '.join(differ)}: its values cannot be "
             "compared with new ones; start it anew, or put back what it was made with"
         )
