@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import PositiveInt
@@ -23,6 +23,11 @@ class BPR(RetrieverSpec):
     """``kind: bpr``."""
 
     kind: Literal["bpr"] = "bpr"
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "dim": (32, 64, 128),
+        "training.lr": (1e-3, 3e-3, 1e-2, 3e-2),
+        "training.weight_decay": (0.0, 1e-6, 1e-5, 1e-4),
+    }
     dim: PositiveInt = 64
     training: Training = Training(epochs=60, batch=2048, lr=1e-2, weight_decay=1e-5)
 

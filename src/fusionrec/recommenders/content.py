@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import PositiveInt
@@ -19,6 +19,7 @@ class Content(RetrieverSpec):
     """``kind: content``. Modalities are whitened, then laid side by side; an absent one does not count."""
 
     kind: Literal["content"] = "content"
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {"width": (16, 32, 64, 128, 256)}
     width: PositiveInt = 64
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:

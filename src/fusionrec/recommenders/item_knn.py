@@ -6,7 +6,7 @@ Sarwar et al., "Item-based collaborative filtering recommendation algorithms", W
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -21,6 +21,10 @@ class ItemKNN(RetrieverSpec):
     """``kind: item_knn``."""
 
     kind: Literal["item_knn"] = "item_knn"
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "neighbours": (20, 50, 100, 200, 500),
+        "shrinkage": (0.0, 5.0, 10.0, 20.0, 50.0, 100.0),
+    }
     neighbours: PositiveInt = 100
     shrinkage: float = Field(10.0, ge=0, description="added to the denominator of the cosine")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -37,6 +37,13 @@ class TwoTower(RetrieverSpec):
     """``kind: two_tower``."""
 
     kind: Literal["two_tower"] = "two_tower"
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "dim": (32, 64, 128),
+        "rank": (32, 64, 128),
+        "dropout": (0.0, 0.1, 0.3),
+        "training.lr": (2e-3, 6e-3, 1.5e-2),
+        "training.weight_decay": (1e-5, 1e-4, 1e-3),
+    }
     dim: PositiveInt = 64
     width: PositiveInt = Field(200, description="whitened components kept of each modality")
     rank: PositiveInt = Field(64, description="directions of taste kept of each modality, at most")
