@@ -89,11 +89,16 @@ class Checkpoints:
                 shutil.rmtree(torn, ignore_errors=True)
 
     def newest(self) -> tuple[Progress, dict[str, Tensor]] | None:
-        """The newest complete one: what it knows, and its tensors on the CPU; None where there is none."""
+        """The newest complete one: what it knows, and its tensors on the CPU; None where there is none.
+
+        What cannot be used is removed: it would count as newer than those of the epochs done again.
+        """
         for folder in reversed(self._all()):
             found = self._read(folder)
             if found is not None:
                 return found
+            if self.writes:
+                shutil.rmtree(folder, ignore_errors=True)
         return None
 
     def due(self) -> bool:

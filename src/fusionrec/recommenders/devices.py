@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusionrec.errors import Unavailable
+
 if TYPE_CHECKING:
     from torch import Tensor, device
 
@@ -55,30 +57,52 @@ def fabric() -> Any:
     import logging
 
     import torch
-
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
     from lightning_fabric.strategies import DDPStrategy
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process
     half = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     precision: Any = "bf16-mixed" if half else "32-true"
     _, size = world()
     if size == 1:
         return Fabric(devices=1, precision=precision, plugins=[LightningEnvironment()])
+    _meet()
     here = int(os.environ["LOCAL_WORLD_SIZE"])
     # A batch need not touch every parameter (a modality that none of its items has).
-    strategy = DDPStrategy(find_unused_parameters=True, timeout=PATIENCE)
+    strategy = DDPStrategy(find_unused_parameters=True)
     made = Fabric(strategy=strategy, devices=here, num_nodes=size // here, precision=precision)
     made.launch()
     return made
+
+
+def _meet() -> None:
+    """Join the process group under a name of this attempt's own: torchrun keeps one store over its restarts, and a
+    restarted group that met under the old name would wait for processes that are dead."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        return
+    import torch
+
+    rank, size = world()
+    store, _, _ = next(iter(dist.rendezvous("env://", rank=rank, world_size=size)))
+    cuda = torch.cuda.is_available()
+    dist.init_process_group(
+        "nccl" if cuda else "gloo",
+        store=dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store),
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+        device_id=torch.device("cuda", int(os.environ["LOCAL_RANK"])) if cuda else None,
+    )
 
 
 @contextmanager
 def together(held: AbstractContextManager[Any]) -> Iterator[None]:
     """Process 0 enters ``held`` and leaves it when all are done; the others wait until it has entered.
 
-    Where process 0 cannot enter it fails, and torchrun ends the others.
+    Where process 0 cannot enter it fails, and torchrun ends the others. Raises Unavailable where one was lost.
     """
     rank, size = world()
     if size == 1:
@@ -87,9 +111,15 @@ def together(held: AbstractContextManager[Any]) -> Iterator[None]:
         return
     import torch
 
-    made = fabric()
-    with held if rank == 0 else nullcontext():
-        made.barrier()
-        yield
-        made.barrier()
-    torch.distributed.destroy_process_group()
+    try:
+        made = fabric()
+        with held if rank == 0 else nullcontext():
+            made.barrier()
+            yield
+            made.barrier()
+        torch.distributed.destroy_process_group()
+    except RuntimeError as error:  # gloo's and NCCL's own errors, and dist.DistError
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        text = str(error).splitlines()[0]
+        raise Unavailable(f"another process of this training ended: {text}; start again to go on from here") from None

@@ -192,6 +192,8 @@ def main(address: str, modality: str | None = None, wait: float | None = None) -
     rank, size = world()
     if "DVC_STAGE" in os.environ or size > 1:
         die_with_parent()
+    if size > 1:  # read when torch is imported; DDP warns in every process that no parameter was unused
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     found: list[Paths] = []
 
     def action() -> None:
