@@ -1,0 +1,54 @@
+"""What `fusionrec bench` does: which models, where the units are kept, and the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fusionrec.errors import UsageError
+
+
+def home() -> Path:
+    """The private state: the project's, or ``.fusionrec`` in the working directory where there is no project."""
+    from fusionrec.paths import Paths
+    from fusionrec.stages.process import private_home
+
+    try:
+        place = Paths.find().home
+    except UsageError:
+        place = Path(os.environ.get("FUSIONREC_HOME") or ".fusionrec").resolve()
+    private_home(place)
+    return place
+
+
+def run(
+    folder: Path,
+    models: str | None,
+    spec: Path | None,
+    out: Path | None,
+    effort: dict[str, Any],
+    rules: dict[str, Any],
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[str, list[dict[str, str]]]]:
+    """The results, and the rows for people of each slice. Raises UsageError for numbers that make no sense."""
+    from pydantic import ValidationError
+
+    from fusionrec.data.files import write_json
+    from fusionrec.studies import benchmark, contestants
+    from fusionrec.studies.protocol import Rules
+
+    if out is not None and (out.is_dir() or not out.resolve().parent.is_dir()):
+        raise UsageError(f"--out: {out} must be a file in a folder that exists")
+    try:
+        wanted = Rules(**rules)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{first['loc'][0]}: {first['msg']} (found {first['input']!r})") from None
+    names = [name.strip() for name in (models or "").split(",") if name.strip()]
+    found = benchmark.run(folder, contestants.chosen(names, spec), benchmark.Effort(**effort), home(), wanted, say=say)
+    if out is not None:
+        write_json(out, found)
+    parts = {part: benchmark.rows_for_people(found, part) for part in found["tests"]}
+    return found, parts
