@@ -20,6 +20,7 @@ from tests.contracts.toys import NextItem
 # What a spec needs beyond its defaults, and fewer epochs: the contract is not about quality.
 EXAMPLES = {
     "bpr": {"dim": 5, "training": {"epochs": 3, "batch": 64, "lr": 0.01, "weight_decay": 0.0}},
+    "ials": {"dim": 5, "iterations": 3},
     "two_tower": {"dim": 5, "width": 3, "training": {"epochs": 3, "batch": 8}},
     "blend": {"first": {"kind": "ease"}, "second": {"kind": "content", "width": 3}},
 }

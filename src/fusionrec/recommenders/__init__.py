@@ -18,6 +18,7 @@ else:
             "content",
             "ease",
             "freedom",
+            "ials",
             "item_knn",
             "lattice",
             "lightgcn",
