@@ -191,7 +191,7 @@ def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
 
 def test_another_spec_space_data_or_seed_is_refused(tmp_path: Path) -> None:
     class Wider(Few):
-        space = {"size": (5, 2, 8)}  # noqa: RUF012
+        space = {"size": (5, 2, 8)}
 
     storage = tmp_path / "s.db"
     first = run(storage, lambda spec, report: 1.0, Few(), trials=1)
