@@ -11,7 +11,6 @@ from fusionrec.errors import DataRejected
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.studies import protocol
 from fusionrec.types import Requests
-
 from tests.studies import folders
 
 ROWS = [(0, 0, 0), (0, 1, 0), (0, 2, 1), (0, 3, 2), (1, 0, 0), (1, 3, 0), (1, 1, 2), (1, 4, 2), (7, 2, 2), (8, 0, 1)]

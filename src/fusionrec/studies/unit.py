@@ -14,7 +14,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,10 +103,20 @@ def unpacked(texts: Mapping[str, str]) -> tuple[Bool, np.ndarray]:
     return hits, n_positives
 
 
-def code_digest(kinds: set[str]) -> str:
+_PARSING = threading.Lock()  # CPython 3.11 mixes up the recursion counters of two threads that parse
+
+
+def code_digest(kinds: Iterable[str]) -> str:
     """sha256 of the source that fits and judges these kinds of retrievers and fusions, followed through its imports.
 
-    A unit that older code computed is computed again."""
+    A unit that older code computed is computed again. Asked once a process: a file changed later is not its code.
+    """
+    with _PARSING:
+        return _code_digest(frozenset(kinds))
+
+
+@lru_cache
+def _code_digest(kinds: frozenset[str]) -> str:
     root = Path(__file__).resolve().parents[1]
     start = [root / folder / f"{kind}.py" for folder in ("recommenders", "fusion") for kind in kinds]
     start += [root / "recommenders" / "loop.py", Path(protocol.__file__)]

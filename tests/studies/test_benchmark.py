@@ -1,0 +1,199 @@
+"""Models against each other end to end: chosen without the test, resumed to the same end, failures told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusionrec.errors import ConfigError
+from fusionrec.evaluation import metrics
+from fusionrec.studies import benchmark, comparison, contestants, protocol, unit
+from fusionrec.studies.benchmark import Effort
+from fusionrec.studies.protocol import Rules
+from fusionrec.studies.runner import Runner
+from tests.studies import folders
+
+MODELS = contestants.chosen(["item_knn", "popularity"], None)
+EFFORT = Effort(trials=2, seeds=1, jobs=2, test_selected=True)
+UNITS = 6  # two trials, two seeds, two trials tested on request (one of them is the chosen one: its unit exists)
+
+
+def stable(results: dict[str, Any]) -> dict[str, Any]:
+    """The results without clocks and without the commit, which may be made between two runs."""
+    out = json.loads(json.dumps(results))
+    del out["commit"]
+    for entry in out["models"]:
+        del entry["seconds"]
+        for trial in entry["trials"]:
+            del trial["seconds"]
+    return out
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Path]:
+    """folder, results of a run that nothing disturbed, its home."""
+    place = tmp_path_factory.mktemp("bench")
+    folder = folders.write(place / "planted")
+    return folder, benchmark.run(folder, MODELS, EFFORT, place / "home"), place / "home"
+
+
+@pytest.mark.slow
+def test_the_better_model_is_first_and_every_number_is_there(world: tuple[Path, dict[str, Any], Path]) -> None:
+    _, results, _ = world
+    knn, popularity = results["models"]
+    assert len(knn["trials"]) == 2 and knn["trials"][0]["point"] == {
+        field: knn["trials"][0]["point"][field] for field in ("neighbours", "shrinkage")
+    }
+    best = max(knn["trials"], key=lambda t: t["value"])
+    assert {f: knn["chosen"]["retriever"][f] for f in best["point"]} == best["point"]
+    assert knn["valid"] == pytest.approx(best["value"], abs=1e-6)
+    assert popularity["trials"] == [] and popularity["valid"] is None
+    assert set(knn["metrics"]["all"]) == {
+        f"{m}@{k}" for m in ("recall", "ndcg", "precision", "map") for k in (5, 10, 20, 50)
+    }
+    for entry in results["models"]:
+        for cell in entry["metrics"]["all"].values():
+            assert 0 <= cell["low"] <= cell["mean"] <= cell["high"] <= 1 and cell["n"] == folders.N_USERS
+    recall = results["tests"]["all"][0]
+    assert (
+        recall["metric"] == "recall@20" and recall["best"] == "item_knn" and recall["comparisons"][0]["p_holm"] < 0.05
+    )
+    assert recall["places"] == {"item_knn": "first", "popularity": "2"}
+    assert results["set"]["modalities"] == {"image": [6, 36], "text": [5, 36]}
+    habit = knn["test_selected"]
+    assert habit["recall@20"] >= knn["metrics"]["all"]["recall@20"]["seeds"][0] and "test_selected" not in popularity
+    rows = benchmark.rows_for_people(results)
+    assert [row["model"] for row in rows] == ["item_knn", "popularity"] and rows[0]["place"] == "first"
+    assert rows[1]["CHOSEN ON TEST (seed 0)"] == "–"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_to_the_same_end(
+    world: tuple[Path, dict[str, Any], Path], tmp_path: Path
+) -> None:
+    folder, straight, _ = world
+
+    def once(text: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        benchmark.run(folder, MODELS, EFFORT, tmp_path, say=once)
+    done = set(tmp_path.rglob("*.json"))
+    assert 1 <= len(done) < UNITS and all(json.loads(path.read_text())["status"] == "done" for path in done)
+    before = {path: path.stat().st_mtime_ns for path in done}
+    torn = sorted(done)[0].with_name("valid-0-0123456789abcdef.json")
+    torn.write_text('{"status": "do')  # what a crash of the disk may leave; nobody reads it as a result
+    told: list[str] = []
+    resumed = benchmark.run(folder, MODELS, EFFORT, tmp_path, say=told.append)
+    assert stable(resumed) == stable(straight)
+    assert {path: path.stat().st_mtime_ns for path in done} == before
+    again: list[str] = []
+    assert stable(benchmark.run(folder, MODELS, EFFORT, tmp_path, say=again.append)) == stable(straight)
+    assert told and again == []
+
+
+@pytest.mark.slow
+def test_another_test_set_changes_no_choice(world: tuple[Path, dict[str, Any], Path], tmp_path: Path) -> None:
+    _, straight, home = world
+    folder = folders.write(tmp_path / "planted")
+    folders.shuffle_test(folder)
+    results = benchmark.run(folder, MODELS[:1], Effort(trials=2, seeds=1, jobs=2), tmp_path / "home")
+    before, after = straight["models"][0], results["models"][0]
+    assert after["chosen"] == before["chosen"] and after["valid"] == before["valid"]
+    assert [t["value"] for t in after["trials"]] == [t["value"] for t in before["trials"]]
+    assert after["metrics"]["all"]["recall@20"]["mean"] < before["metrics"]["all"]["recall@20"]["mean"]
+    for path in home.rglob("valid-*.json"):
+        assert "test" not in json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_what_fails_is_told_and_the_others_go_on(world: tuple[Path, dict[str, Any], Path], tmp_path: Path) -> None:
+    folder, _, home = world
+    slow = Runner(folder, Rules(), tmp_path, minutes=0.0, grace=0.05)
+    assert slow.run(MODELS[1], "test", 0)["reason"].startswith("TimeoutError: not done after 0 s")
+    assert not list(tmp_path.rglob("*.tmp"))
+    # popularity is in the home already; a catalogue without vectors has nothing for content to go by
+    (bare := tmp_path / "planted").mkdir()
+    (bare / "planted.inter").write_text((folder / "planted.inter").read_text())
+    with pytest.raises(ConfigError, match="no model came through:\n  content: ValueError"):
+        benchmark.run(bare, contestants.chosen(["content"], None), Effort(seeds=1), tmp_path / "home")
+
+
+def test_a_training_that_takes_too_long_is_cut_short_and_says_so(tmp_path: Path) -> None:
+    folder = folders.write(tmp_path / "planted")
+    who = contestants.parse("bpr", {"kind": "bpr", "dim": 3, "training": {"epochs": 40, "patience": 0}})
+    job = {
+        "folder": str(folder),
+        "rules": {},
+        "model": who.sections(),
+        "seed": 2,
+        "what": "test",
+        "minutes": 1e-9,
+        "checkpoints": str(tmp_path / "checkpoints"),
+    }
+    cut = unit.run(job)
+    assert cut["capped"] and cut["epochs"] == 1 and cut["status"] == "done" and cut["valid"] > 0
+    whole = unit.run({**job, "minutes": 5.0, "checkpoints": str(tmp_path / "more")})
+    assert not whole["capped"] and whole["epochs"] == 40
+
+
+def test_ranks_of_hits_give_back_every_metric(tmp_path: Path) -> None:
+    bench = protocol.load(folders.write(tmp_path / "planted"))
+    model = contestants.parse("p", {"kind": "popularity"}).spec.build()
+    model.fit(bench.known.train, bench.known.valid, bench.known.items, seed=0)
+    result = protocol.test_result(model, bench)
+    hits, n = unit.unpacked(unit.tested(model, bench)["all"])
+    back = metrics.from_hits(hits, n, protocol.KS)
+    for name, expected in result.values["all"].items():
+        np.testing.assert_array_equal(back[name], expected)
+
+
+def test_first_and_tied() -> None:
+    rng = np.random.default_rng(0)
+    good, noise = rng.random(211) * 0.2 + 0.5, rng.normal(0, 0.02, 211)
+    found = comparison.against_best({"b": good, "a": good + noise - noise.mean() + 1e-4, "c": good - 0.1}, "ndcg@20")
+    assert found["places"] == {"a": "tied", "b": "tied", "c": "3"}
+    assert comparison.against_best({"a": good, "c": good - 0.1}, "ndcg@20")["places"] == {"a": "first", "c": "2"}
+    assert comparison.against_best({"a": good}, "ndcg@20")["places"] == {"a": "first"}
+
+
+def test_a_changed_file_of_the_model_means_other_code() -> None:
+    of = {kind: unit.code_digest({kind}) for kind in ("item_knn", "popularity", "bpr")}
+    assert len(set(of.values())) == 3 and unit.code_digest({"bpr"}) == of["bpr"]
+    found = unit._imported(b"from fusionrec.recommenders.training import train\nimport fusionrec.config\n")
+    assert {"recommenders/training"} <= found and not any("config" in name for name in found)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: {kind: eese}", "a: "),
+        ("a: 3", "expected a section"),
+        ("a: {retriever: {kind: ease}, fussion: {kind: concat}}", "unknown key 'fussion'"),
+        ("'../x': {kind: ease}", "is no name for a model"),
+        ("[]", "must map names to models"),
+        ("a: {kind: ease", "cannot be read"),
+    ],
+)
+def test_a_file_of_specs_that_makes_no_sense(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "specs.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        contestants.chosen([], path)
+
+
+def test_models_by_name_and_from_earlier_results(tmp_path: Path, world: tuple[Path, dict[str, Any], Path]) -> None:
+    _, results, _ = world
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    found = contestants.chosen([], path)
+    assert [c.label for c in found] == ["item_knn", "popularity"]
+    assert [c.sections() for c in found] == [entry["chosen"] for entry in results["models"]]
+    mixed = contestants.chosen(["popularity", "ease"], path)
+    assert [c.spec.kind for c in mixed] == ["popularity", "ease"]
+    with pytest.raises(ConfigError, match="no model 'item_kn'.*did you mean 'item_knn'"):
+        contestants.chosen(["item_kn"], path)
