@@ -70,7 +70,7 @@ class CrossAttention(FusionSpec):
                     gathered = torch.zeros_like(f_BMD[:, i])
                     for j in range(m_all):
                         if i != j:
-                            gathered = gathered + mask[:, j, None] * self.aligned(i, j, f_BMD)
+                            gathered = gathered + self.aligned(i, j, f_BMD)  # of an absent j: zero
                     rows.append(f_BMD[:, i] + gathered / others)
                 return self.connect(side_by_side(torch.stack(rows, dim=1), mask))
 

@@ -145,6 +145,12 @@ class FeatureSpace:
             out[name] = vectors
         return out, mask
 
+    def unit(self, items: ItemSet) -> dict[str, Float32]:
+        """Modality -> (I, d_m) float32 of :meth:`apply` with rows of length 1, zero rows where absent."""
+        vectors, _ = self.apply(items)
+        floor = np.float32(1e-9)
+        return {m: v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), floor) for m, v in vectors.items()}
+
     def arrays(self) -> dict[str, np.ndarray]:
         return {f"space/{k}": v for k, v in self._arrays.items()} | {"space.width": np.array([self.width], np.int64)}
 

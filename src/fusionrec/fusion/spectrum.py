@@ -54,7 +54,7 @@ class Spectrum(FusionSpec):
                 self.fused = ones()
 
             def forward(self, x: dict[str, Tensor], mask: Tensor) -> Tensor:
-                v_BMD = at_least_float32(self.tokens(x, mask))  # there is no FFT in half precision on the CPU
+                v_BMD = at_least_float32(self.tokens(x, mask))  # FFT libraries know no bfloat16
                 if len(mask) == 0:
                     return v_BMD.sum(1)  # FFT libraries refuse an empty batch
                 spectrum_BMF = torch.fft.rfft(v_BMD, dim=-1, norm="ortho")
