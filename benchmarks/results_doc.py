@@ -33,7 +33,7 @@ def source(found: dict[str, Any]) -> str:
 def quality(found: dict[str, Any]) -> list[str]:
     """The table, the paired tests, cold items against random, and the knock-out."""
     tests = found["tests"]
-    out = [markdown(rows_for_people(found["table"])), source(found)]
+    out = [markdown(rows_for_people(found["table"], tests)), source(found)]
     ratios = tests["ceiling"].get("ratios")
     if ratios:
         r = ratios["all"]["ndcg@20"]

@@ -45,17 +45,50 @@ def test_ideal_is_cut_at_k():
     assert got["recall@2"][0] == pytest.approx(0.4)
 
 
+def test_hand_worked_at_5_10_20_and_50():
+    """60 items; hits at ranks 2, 5, 6, 13, 20, 21 and 44 of 12 positives: every sum is written out."""
+    items = np.arange(60)[None]
+    found = [2, 5, 6, 13, 20, 21, 44]
+    got = metrics.per_user(items[:, :50], csr([[r - 1 for r in found] + [50, 51, 52, 53, 54]], 60), (5, 10, 20, 50))
+    log = lambda r: 1 / np.log2(r + 1)  # noqa: E731
+    expected = {
+        5: (2 / 12, 2 / 5, (log(2) + log(5)) / sum(map(log, range(1, 6))), (1 / 2 + 2 / 5) / 5),
+        10: (3 / 12, 3 / 10, sum(map(log, found[:3])) / sum(map(log, range(1, 11))), (1 / 2 + 2 / 5 + 3 / 6) / 10),
+        20: (
+            5 / 12, 5 / 20, sum(map(log, found[:5])) / sum(map(log, range(1, 13))),
+            (1 / 2 + 2 / 5 + 3 / 6 + 4 / 13 + 5 / 20) / 12,
+        ),
+        50: (
+            7 / 12, 7 / 50, sum(map(log, found)) / sum(map(log, range(1, 13))),
+            (1 / 2 + 2 / 5 + 3 / 6 + 4 / 13 + 5 / 20 + 6 / 21 + 7 / 44) / 12,
+        ),
+    }  # fmt: skip
+    for k, values in expected.items():
+        for name, value in zip(("recall", "precision", "ndcg", "map"), values, strict=True):
+            assert got[f"{name}@{k}"][0] == pytest.approx(value), (name, k)
+        assert got[f"mrr@{k}"][0] == 1 / 2
+        assert got[f"hitrate@{k}"][0] == 1
+
+
+def test_a_list_as_wide_as_the_catalogue_needs_no_padding():
+    pos = csr([[0, 3], [2]], 4)
+    lists = np.array([[3, 1, 2, 0], [0, 1, 3, 2]])
+    padded = metrics.per_user(np.pad(lists, ((0, 0), (0, 6)), constant_values=-1), pos, (3, 10))
+    for name, values in metrics.per_user(lists, pos, (3, 10)).items():
+        np.testing.assert_array_equal(values, padded[name])
+
+
 def test_ir_measures_agrees():
     import ir_measures
     from ir_measures import AP, RR, P, R, Success, nDCG
 
     rng = np.random.default_rng(3)
-    B, I, K = 37, 29, 11
+    B, I, K = 37, 71, 50
     items = np.stack([rng.permutation(I)[:K] for _ in range(B)])
-    pos = csr([rng.permutation(I)[: rng.integers(1, 9)] for _ in range(B)], I)
+    pos = csr([rng.permutation(I)[: rng.integers(1, 29)] for _ in range(B)], I)
     qrels = [ir_measures.Qrel(str(u), str(i), 1) for u, i in zip(*pos.nonzero(), strict=True)]
     run = [ir_measures.ScoredDoc(str(u), str(i), float(K - r)) for u in range(B) for r, i in enumerate(items[u])]
-    ks = (1, 4, 11)
+    ks = (5, 10, 20, 50)
     ours = metrics.per_user(items, pos, ks)
     named = {}
     for k in ks:
@@ -73,9 +106,11 @@ def test_ir_measures_agrees():
     assert seen == B * len(named)
     # AP@K divides by all positives; ours by min(m, K): the same number after rescaling.
     m_pos = np.diff(pos.indptr)
-    for m in ir_measures.iter_calc([AP @ 4], qrels, run):
-        u = int(m.query_id)
-        assert ours["map@4"][u] * min(m_pos[u], 4) / m_pos[u] == pytest.approx(m.value, abs=1e-9)
+    for m in ir_measures.iter_calc([AP @ k for k in ks], qrels, run):
+        u, k = int(m.query_id), m.measure["cutoff"]
+        assert ours[f"map@{k}"][u] * min(m_pos[u], k) / m_pos[u] == pytest.approx(m.value, abs=1e-9)
+        seen += 1
+    assert seen == B * (len(named) + len(ks))
 
 
 @st.composite

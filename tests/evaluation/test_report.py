@@ -51,6 +51,7 @@ def story(**changes):
                 "n": 9,
                 "p": 0.01,
                 "p_holm": 0.01,
+                "verdict": "better",
             }
         ],
         "cold_only": {"metric": "recall@10", "random": 0.1, "models": [], "ratio": None},
@@ -109,9 +110,26 @@ def everything(words):
             for w in ("every modality", *words)
             for share in (0.0, 0.3)
         ],
-        beyond=[
-            {"model": w, "label": w, "k": 20, "coverage": 0.1, "novelty": 3.0, "popular": 0.2, "new": None}
+        beyond=[  # fmt: skip
+            {
+                "model": w,
+                "label": w,
+                "k": 20,
+                "coverage": 0.1,
+                "gini": 0.5,
+                "novelty": 3.0,
+                "popularity": 0.1,
+                "diversity": None,
+                "serendipity": 0.01,
+                "popular": 0.2,
+                "new": None,
+            }
             for w in words
+        ],
+        categories=[
+            {"category": w, "model": m, "label": m, "choices": 7, "n": 5, "mean": 0.1, "low": None, "high": None}
+            for w in words
+            for m in words
         ],
         by_k=[{"model": w, "label": w, "k": k, "recall": 0.1, "ndcg": 0.1} for w in words for k in (1, 5)],
         exposure=[{"model": w, "label": w, "band": "head", "share": 1.0} for w in words],
@@ -181,8 +199,10 @@ def test_says_what_matters(evaluated):
 
 def test_verdict_follows_the_tests():
     weak = story()
-    weak.tests["comparisons"][0]["p_holm"] = 0.2
-    assert "Not shown to be better than" in report.render(weak).decode()
+    weak.tests["comparisons"][0] |= {"p_holm": 0.2, "verdict": "tied"}
+    assert "Tied with <b>popularity (floor)</b>: neither is shown to be better" in report.render(weak).decode()
+    weak.tests["comparisons"][0] |= {"p_holm": 1.0, "verdict": "worse"}
+    assert "Worse than <b>popularity (floor)</b>" in report.render(weak).decode()
     assert "Better than" in report.render(story()).decode()
     alone = story()
     alone.tests["comparisons"].clear()

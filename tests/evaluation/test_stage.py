@@ -28,6 +28,7 @@ FILES = {
     "plots/popularity.csv",
     "plots/missing.csv",
     "plots/beyond.csv",
+    "plots/categories.csv",
 }
 
 

@@ -164,3 +164,38 @@ def test_against_others_and_cold_only():
     assert p["model"] < 0.01 and p["popularity"] > 0.05
     nobody = comparisons.cold_only(results, LABELS, np.full(50, np.nan), 10, 500, 0)
     assert nobody["ratio"] is None and nobody["n"] == 0
+
+
+def test_first_tied_and_behind():
+    """The word "first" needs p < .05 against every other model after Holm; else the tie, or who is ahead, is said."""
+    rng = np.random.default_rng(1)
+    base = rng.uniform(0.2, 0.4, 60)
+    better, worse, same = base + 0.1, base - 0.1, base + rng.normal(0, 0.05, 60)
+    rows = table.long_rows([result("model", base), result("popularity", worse)], LABELS, 50, 0)
+
+    def judged(**others):
+        results = {"model": result("model", base)} | {name: result(name, v) for name, v in others.items()}
+        tests = comparisons.against_others(results, {n: n for n in results}, "ndcg@20", 500, 0)
+        return {"comparisons": tests, "standing": comparisons.standing(tests)}
+
+    cases = [
+        (judged(popularity=worse), "first", {"model": "first", "popularity": "beaten"}),
+        (
+            judged(popularity=worse, ease=same),
+            "tied with ease",
+            {"model": "tied", "popularity": "beaten", "ease": "tied"},
+        ),
+        (
+            judged(popularity=same, ease=better),
+            "behind ease",
+            {"model": "behind", "popularity": "tied", "ease": "ahead"},
+        ),
+        (judged(popularity=base), "tied with popularity", {"model": "tied", "popularity": "tied"}),
+    ]
+    for tests, standing, words in cases:
+        assert tests["standing"] == standing
+        assert table.verdicts(tests) == words
+        people = table.rows_for_people(rows, tests)
+        assert [r["tested"] for r in people] == [words["popularity"], words["model"]]
+    assert comparisons.standing([]) is None and table.verdicts({"comparisons": [], "standing": None}) == {}
+    assert "tested" not in table.rows_for_people(rows)[0]

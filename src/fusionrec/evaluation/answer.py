@@ -9,8 +9,6 @@ from fusionrec.evaluation import words
 from fusionrec.evaluation.knockout import EVERY, HAS_IT
 from fusionrec.evaluation.story import Story
 
-LEVEL = 0.05
-
 
 def answer(story: Story) -> list[str]:
     """The paragraph at the top: what this model is, how much better than what, how sure, how far from the possible."""
@@ -40,16 +38,21 @@ def answer(story: Story) -> list[str]:
 def lead(story: Story) -> str:
     """The one sentence for whoever reads no more: does it beat what it was tested against?"""
     tests = story.tests["comparisons"]
-    others = [t["label"] for t in tests if t["p_holm"] >= LEVEL]
+    others = [t["label"] for t in tests if t["verdict"] != "better"]
+    behind = [t["label"] for t in tests if t["verdict"] == "worse"]
     if not tests:
         return "This model was tested against no other."
     if not others:
         whom = "the one other" if len(tests) == 1 else f"all {len(tests)} others"
         return f"This model recommends better than {whom} it was tested against."
+    if behind:
+        return f"This model recommends worse than {words.listed(behind)}."
     if len(others) == len(tests):
-        return f"This model is not shown to be better than {words.listed(others)}."
+        return f"This model is tied with {words.listed(others)}: not shown to be better."
     beaten = f"{len(tests) - len(others)} of the {len(tests)} others it was tested against"
-    return f"This model recommends better than {beaten}; it is not shown to be better than {words.listed(others)}."
+    return (
+        f"This model recommends better than {beaten}; it is tied with {words.listed(others)}: not shown to be better."
+    )
 
 
 def _interval(row: Mapping[str, Any]) -> str:
@@ -76,9 +79,9 @@ def against(test: Mapping[str, Any], other: str, level: float) -> str:
     if test["low"] is not None:
         size += f", 95\u202f% interval {words.signed(test['low'])} to {words.signed(test['high'])}"
     share = f"{words.percent(abs(test['difference']) / level)} " if level > 0 else ""
-    if test["p_holm"] < LEVEL:
+    if test["verdict"] == "better":
         return f"It is {share}better than {other}: {size}; chance alone shows as much {words.chance(test['p_holm'])}."
-    if test["high"] is not None and test["high"] < 0:
+    if test["verdict"] == "worse":
         return f"It is {share}worse than {other}: {size}."
     return f"It is not shown to be better than {other}: {size}, which may well be chance."
 

@@ -11,18 +11,29 @@ from fusionrec.evaluation.metrics import Float64
 from fusionrec.evaluation.protocol import Result
 from fusionrec.evaluation.table import MAIN, columns_for, number, order
 
+LEVEL = 0.05
+"""Below this adjusted p a difference is called one."""
+
 
 def against_others(
     results: Mapping[str, Result], labels: Mapping[str, str], metric: str, repeats: int, seed: int
 ) -> list[dict[str, Any]]:
-    """One-sided paired tests "the main model is better" on all users, p adjusted by Holm over the models."""
+    """Paired tests of the main model against every other one on all users.
+
+    ``p``: one-sided, "the main model is better"; ``p_worse``: "the other one is better"; each adjusted by Holm over the
+    models. ``verdict``: "better" or "worse" where the adjusted p is below :data:`LEVEL`, else "tied".
+    """
     main = results[MAIN].values["all"][metric]
     tests = {
         name: significance.paired(main, results[name].values["all"][metric], repeats, seed)
         for name in order(results)
         if name != MAIN
     }
-    adjusted = significance.holm({name: test.p for name, test in tests.items()})
+    worse = {name: significance.paired(results[name].values["all"][metric], main, repeats, seed).p for name in tests}
+    adjusted, adjusted_worse = (
+        significance.holm({name: test.p for name, test in tests.items()}),
+        significance.holm(worse),
+    )
     return [
         {
             "against": name,
@@ -31,9 +42,28 @@ def against_others(
             "slice": "all",
             **rounded(asdict(test)),
             "p_holm": number(adjusted[name]),
+            "p_worse": number(worse[name]),
+            "p_worse_holm": number(adjusted_worse[name]),
+            "verdict": verdict(adjusted[name], adjusted_worse[name]),
         }
         for name, test in tests.items()
     ]
+
+
+def verdict(p_holm: float, p_worse_holm: float) -> str:
+    """better, worse or tied, by the two adjusted p."""
+    return "better" if p_holm < LEVEL else "worse" if p_worse_holm < LEVEL else "tied"
+
+
+def standing(tests: Sequence[Mapping[str, Any]]) -> str | None:
+    """Where the main model stands: "first" only if it is better than every other; None without another model."""
+    if not tests:
+        return None
+    behind = [test["label"] for test in tests if test["verdict"] == "worse"]
+    tied = [test["label"] for test in tests if test["verdict"] == "tied"]
+    if behind:
+        return f"behind {', '.join(behind)}"
+    return f"tied with {', '.join(tied)}" if tied else "first"
 
 
 def best_single(results: Mapping[str, Result], metric: str) -> str | None:

@@ -22,8 +22,11 @@ COLUMNS = {
     "knockout": ("modality", "slice", "loss", "low", "high", "full", "masked", "n", "p"),
     "missing": ("hidden", "share", "score", "low", "high", "n"),
     "popularity": ("model", "band", "share"),
-    "beyond": ("model", "k", "coverage", "novelty", "popular", "new"),
-}
+    "beyond": (
+        "model", "k", "coverage", "gini", "novelty", "popularity", "diversity", "serendipity", "popular", "new",
+    ),
+    "categories": ("category", "model", "metric", "choices", "n", "mean", "low", "high"),
+}  # fmt: skip
 """The columns of plots/*.csv."""
 
 LOSS = ("loss", "low", "high", "full", "masked", "n", "p")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from fusionrec.types import Int64
 
 CURVE = (1, 2, 5, 10, 20, 50)
 BANDS = ("new", "tail", "middle", "head")
+FORMULA = re.compile(r"\s*[=+\-@\t\r\n|%]")
 
 
 def by_k(results: Sequence[Result], positives: sparse.csr_matrix, labels: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -112,9 +114,13 @@ def degraded(found: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
-    """CSV bytes with a header, also where there are no rows; None is an empty cell."""
+    """CSV bytes with a header, also where there are no rows; None is an empty cell.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({c: f"'{v}" if isinstance(v, str) and FORMULA.match(v) else v for c, v in row.items()})
     return text.getvalue().encode("utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fusionrec.evaluation import answer, drawings, page, words
@@ -23,6 +24,7 @@ def render(story: Story) -> bytes:
             "new_items": answer.new_items(story),
             "new_users": answer.new_users(story),
             "rows": table_rows(story),
+            "categories": category_rows(story),
             "plots": drawings.draw(story),
             "cold": cold_rows(story),
             "marks": words.initials(list(story.modalities)),
@@ -45,11 +47,29 @@ def headline(story: Story) -> dict[str, Any]:
 
 
 def verdict(story: Story) -> dict[str, Any]:
-    """Which models the main one beats at the 5 % level after Holm's correction, and which not."""
+    """The models that the main one is better than, tied with and worse than, at the 5 % level after Holm."""
     labels = {r["model"]: r["label"] for r in story.table}
-    beaten = [labels[c["against"]] for c in story.tests["comparisons"] if c["p_holm"] < answer.LEVEL]
-    others = [labels[c["against"]] for c in story.tests["comparisons"] if c["p_holm"] >= answer.LEVEL]
-    return {"beaten": beaten, "others": others}
+    return {
+        word: [labels[c["against"]] for c in story.tests["comparisons"] if c["verdict"] == word]
+        for word in ("better", "tied", "worse")
+    }
+
+
+def category_rows(story: Story) -> dict[str, Any]:
+    """One row a category with a cell for each model, most choices first; the best model of a row is marked."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in story.categories:
+        found.setdefault(row["category"], []).append(row)
+    rows = list(found.items())
+    heads = [row["label"] for row in rows[0][1]] if rows else []
+    best = {name: max(row["mean"] for row in models) for name, models in rows}
+    return {
+        "heads": heads,
+        "body": [
+            {"name": name, "n": models[0]["n"], "choices": models[0]["choices"], "cells": models, "best": best[name]}
+            for name, models in rows
+        ],
+    }
 
 
 def table_rows(story: Story) -> dict[str, Any]:

@@ -44,8 +44,8 @@ class Story:
     """Everything the page shows.
 
     ``table`` are the rows of table.json, ``tests`` is tests.json; ``facts`` the sizes and the protocol; ``carried``
-    modality -> share of the items that have it; ``by_k``, ``exposure``, ``beyond``, ``knockouts``, ``missing``: the
-    rows of plots/*.csv with the models' labels.
+    modality -> share of the items that have it; ``by_k``, ``exposure``, ``beyond``, ``categories``, ``knockouts``,
+    ``missing``: the rows of plots/*.csv with the models' labels.
     """
 
     label: str
@@ -57,6 +57,7 @@ class Story:
     by_k: Sequence[Mapping[str, Any]] = ()
     exposure: Sequence[Mapping[str, Any]] = ()
     beyond: Sequence[Mapping[str, Any]] = ()
+    categories: Sequence[Mapping[str, Any]] = ()
     knockouts: Sequence[Mapping[str, Any]] = ()
     missing: Sequence[Mapping[str, Any]] = ()
     carried: Mapping[str, float] = field(default_factory=dict)

@@ -87,14 +87,32 @@ def columns_for(table: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]
     return [*wide, (f"cold-only Recall@{c}", "cold_only", f"recall@{c}")]
 
 
-def rows_for_people(table: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """table.json -> one dict a model: ``{"model": label, "Recall@20": "0.123 [0.110, 0.137]", ...}``."""
+def rows_for_people(table: Sequence[Mapping[str, Any]], tests: Mapping[str, Any] | None = None) -> list[dict[str, str]]:
+    """table.json -> one dict a model: ``{"model": label, "Recall@20": "0.123 [0.110, 0.137]", ...}``.
+
+    ``tests``: tests.json; adds a last column that says who is first, tied or beaten on the main metric.
+    """
     at = {(r["model"], r["slice"], r["metric"]): r for r in table}
     labels = {r["model"]: r["label"] for r in table}
+    found = verdicts(tests or {})
     return [
-        {"model": labels[m], **{head: cell(at.get((m, part, metric))) for head, part, metric in columns_for(table)}}
+        {
+            "model": labels[m],
+            **{head: cell(at.get((m, part, metric))) for head, part, metric in columns_for(table)},
+            **({"tested": found.get(m, "–")} if found else {}),
+        }
         for m in order(labels)
     ]
+
+
+def verdicts(tests: Mapping[str, Any]) -> dict[str, str]:
+    """tests.json -> model -> ``first``, ``tied`` or ``behind`` for the main one; ``beaten``, ``tied`` or ``ahead`` for
+    the others; {} where nothing was compared."""
+    if not tests.get("standing"):
+        return {}
+    words = {"better": "beaten", "tied": "tied", "worse": "ahead"}
+    others = {test["against"]: words[test["verdict"]] for test in tests["comparisons"]}
+    return {MAIN: tests["standing"].split(" ")[0], **others}
 
 
 def cell(found: Mapping[str, Any] | None) -> str:

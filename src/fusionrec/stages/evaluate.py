@@ -14,7 +14,19 @@ from fusionrec.config import Evaluate, Params
 from fusionrec.data import split, tables
 from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import DataRejected
-from fusionrec.evaluation import beyond, ceiling, comparisons, missing, outs, plots, report, samples, slices, table
+from fusionrec.evaluation import (
+    beyond,
+    categories,
+    ceiling,
+    comparisons,
+    missing,
+    outs,
+    plots,
+    report,
+    samples,
+    slices,
+    table,
+)
 from fusionrec.evaluation.knockout import KnockOut, knock_out
 from fusionrec.evaluation.protocol import Result, evaluate
 from fusionrec.evaluation.story import Story
@@ -30,7 +42,8 @@ KNOCKOUT_SLICES = ("all", "cold", "cold_only")
 
 @dataclass(frozen=True)
 class Given:
-    """What is evaluated, on what: ``parts`` are the slices of ``asked``, ``train_count`` (I,) the items' train rows."""
+    """What is evaluated, on what: ``parts`` are the slices of ``asked``, ``train_count`` (I,) the items' train rows,
+    ``category`` (I,) what the catalogue calls each item, or None."""
 
     spec: Evaluate
     data: split.SplitData
@@ -40,6 +53,7 @@ class Given:
     train_count: Int64
     models: dict[str, LoadedModel]
     labels: dict[str, str]
+    category: list[str | None]
 
     @property
     def metric(self) -> str:
@@ -79,7 +93,7 @@ def run(params: Params, paths: Paths) -> Report:
         "models": len(found.results),
         "cold_items": int((given.train_count == 0).sum()),
     }
-    told.table = [dict(row) for row in table.rows_for_people(written.rows)]
+    told.table = [dict(row) for row in table.rows_for_people(written.rows, written.tests)]
     told.links["report"] = (paths.evaluation / "report.html").relative_to(paths.project).as_posix()
     told.notes += notes(written.tests)
     return told
@@ -98,7 +112,9 @@ def read(params: Params, paths: Paths) -> Given:
     models = load_models(paths, data, items)
     labels = {name: table.label(name, model.label, model.modalities) for name, model in models.items()}
     labels |= {name: table.label(name) for name in ("oracle", "random")}
-    return Given(spec, data, asked, items, parts, train_count, models, labels)
+    about = about_items(paths)
+    category = [about.get(item, {}).get(Columns.CATEGORY) for item in data.items]
+    return Given(spec, data, asked, items, parts, train_count, models, labels, category)
 
 
 def answers(given: Given, clock: _Clock) -> Found:
@@ -131,7 +147,10 @@ def numbers(params: Params, paths: Paths, given: Given, found: Found) -> outs.Ou
         "knockout": plots.knockouts(found.knocked),
         "missing": plots.degraded(found.curve),
         "popularity": plots.exposure(results, positives, given.train_count, labels, k),
-        "beyond": beyond.beyond_accuracy(results, positives, given.train_count, n_users, labels, k),
+        "beyond": beyond.beyond_accuracy(results, positives, given.train_count, n_users, labels, k, given.items),
+        "categories": categories.by_category(
+            results, positives, given.category, labels, given.metric, given.spec.bootstrap, given.spec.seed
+        ),
     }
     return outs.Outs(given.metric, rows, tests, drawn, outs.per_user(results, given.asked.users))
 
@@ -147,6 +166,7 @@ def statistics(
     _, item, when = given.data.rows(given.data.frames["test"])
     digest = ceiling.pairs_digest(given.data.items, item, when)
     oracle = ceiling.load(media_root(params, paths), digest, given.spec.history)
+    others = comparisons.against_others(results, labels, metric, repeats, seed)
     rows = [
         *ceiling.rows(oracle, labels),
         *table.long_rows([Result("random", {"cold_only": chance}, {})], labels, repeats, seed),
@@ -157,7 +177,8 @@ def statistics(
         "n_users": len(given.asked.users),
         "n_pairs": len(item),
         "pairs_digest": digest,
-        "comparisons": comparisons.against_others(results, labels, metric, repeats, seed),
+        "comparisons": others,
+        "standing": comparisons.standing(others),
         "best_single": comparisons.best_single(results, metric),
         "cold_only": comparisons.cold_only(results, labels, chance[f"recall@{COLD_K}"], COLD_K, repeats, seed),
         "ceiling": ceiling.ratios(oracle, rows),
@@ -190,6 +211,7 @@ def story(params: Params, paths: Paths, given: Given, found: Found, written: out
         by_k=drawn["recall_by_k"],
         exposure=drawn["popularity"],
         beyond=drawn["beyond"],
+        categories=drawn["categories"],
         knockouts=drawn["knockout"],
         missing=drawn["missing"],
         carried={m: float(reads.present[m].mean()) for m in reads.modalities},
@@ -276,9 +298,9 @@ def notes(tests: Mapping[str, Any]) -> list[str]:
     else:
         out.append(f"{metric}: {best['ratio']:.3f} of the oracle's {best['oracle']:.3f}")
     for test in tests["comparisons"]:
-        verdict = "better than" if test["p_holm"] < 0.05 else "not shown to be better than"
-        size = f"difference {test['difference']:+.4f}, p {test['p_holm']:.4f} after Holm"
-        out.append(f"{metric}: {verdict} {test['label']} ({size})")
+        verdict = "tied with" if test["verdict"] == "tied" else f"{test['verdict']} than"
+        p = test["p_worse_holm" if test["verdict"] == "worse" else "p_holm"]
+        out.append(f"{metric}: {verdict} {test['label']} (difference {test['difference']:+.4f}, p {p:.4f} after Holm)")
     ratio = tests["cold_only"]["ratio"]
     if ratio is not None:
         out.append(
