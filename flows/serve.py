@@ -13,6 +13,7 @@ import httpx
 from flows import changes, environment, stages
 from flows import monitor as monitor_module
 from flows import pipeline as pipeline_module
+from flows import tune as tune_module
 from flows.sweep import TAG
 from fusionrec.errors import Unavailable
 from fusionrec.stages.process import die_with_parent
@@ -36,6 +37,7 @@ def served() -> list[Served]:
         *(Served(name, getattr(stages, name)) for name in stages.ABOUT),
         Served("register", stages.register),
         Served("monitor", monitor_module.monitor, ("daily", "0 6 * * *")),
+        Served("tune", tune_module.tune),
         Served("promote", changes.promote),
         Served("use-recipe", changes.use_recipe),
     ]

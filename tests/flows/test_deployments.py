@@ -13,8 +13,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    "pipeline", "ingest", "validate", "split", "embed", "train", "evaluate", "bundle", "register", "monitor", "promote",
-    "use-recipe",
+    "pipeline", "ingest", "validate", "split", "embed", "train", "evaluate", "bundle", "register", "monitor", "tune",
+    "promote", "use-recipe",
 ]  # fmt: skip
 
 
@@ -82,6 +82,9 @@ def test_the_form_offers_what_exists() -> None:
     assert found["seed"]["minimum"] == -1 and found["wait_seconds"]["maximum"] == 86_400
     assert properties("use-recipe")["recipe"]["enum"] == recipes
     assert properties("promote")["version"]["minimum"] == 0
+    trials = properties("tune")["trials"]
+    assert (trials["minimum"], trials["maximum"], trials["default"]) == (1, 200, 12)
+    assert properties("tune")["adopt"]["type"] == "boolean" and properties("tune")["minutes"]["maximum"] == 1440
 
 
 def test_the_monitor_form_offers_the_batches_of_the_project(tmp_path: Path) -> None:
