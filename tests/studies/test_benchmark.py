@@ -174,6 +174,7 @@ def test_a_changed_file_of_the_model_means_other_code() -> None:
         ("a: {kind: eese}", "a: "),
         ("a: 3", "expected a section"),
         ("a: {retriever: {kind: ease}, fussion: {kind: concat}}", "unknown key 'fussion'"),
+        ("a: {retriever: {kind: ease}, trials: many}", "trials must be a whole number"),
         ("'../x': {kind: ease}", "is no name for a model"),
         ("[]", "must map names to models"),
         ("a: {kind: ease", "cannot be read"),

@@ -35,8 +35,8 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Effort:
-    """``trials`` points a model (0: its spec as it is), ``seeds`` fits for the test, ``minutes`` for a unit, ``jobs``
-    units side by side. ``any_code``: also use stored units that other code computed."""
+    """``trials`` points a model, unless it brings its own number (0: every spec as it is), ``seeds`` fits for the test,
+    ``minutes`` for a unit, ``jobs`` units side by side. ``any_code``: use stored units of other code too."""
 
     trials: int = 0
     seeds: int = 5
@@ -89,6 +89,8 @@ def run(
 
 def choose(runner: Runner, who: Contestant, trials: int, data: str) -> Choice:
     """The model with the spec that validation likes best. Where every trial fails: its spec as it is."""
+    if trials and who.trials is not None:
+        trials = who.trials
     if trials < 1 or space_of(who.spec).size < 2:
         return Choice(who, None)
 

@@ -1,10 +1,11 @@
 """Which models a benchmark compares: kinds with their defaults, a file of specs, or what an earlier benchmark chose.
 
-# specs.yaml: label -> a retriever, or a retriever with the fusion it trains through
+# specs.yaml: label -> a retriever; or that, the fusion it trains through, and how many trials it gets of a search
 ease: {kind: ease}
 towers:
   retriever: {kind: two_tower, dim: 32}
   fusion: {kind: attention}
+  trials: 4
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model under a name; ``fusion`` is injected into models that train through one (None: their default)."""
+    """A model under a name; ``fusion`` is injected into models that train through one (None: their default);
+    ``trials``: its own number of trials where there is a search (None: everybody's)."""
 
     label: str
     spec: RetrieverSpec
     fusion: FusionSpec | None = None
+    trials: int | None = None
 
     def sections(self) -> dict[str, Any]:
         """The whole model as JSON, every default included."""
@@ -55,13 +58,17 @@ def parse(label: str, section: Any) -> Contestant:
     if not isinstance(section, Mapping):
         raise ConfigError(f"{label}: expected a section such as {{kind: ease}}, found {section!r}")
     whole = section if "retriever" in section else {"retriever": section}
-    unknown = sorted(set(whole) - {"retriever", "fusion"})
+    unknown = sorted(set(whole) - {"retriever", "fusion", "trials"})
     if unknown:
-        raise ConfigError(f"{label}: unknown key {unknown[0]!r}; a model has retriever and fusion")
+        raise ConfigError(f"{label}: unknown key {unknown[0]!r}; a model has retriever, fusion and trials")
+    trials = whole.get("trials")
+    if trials is not None and (not isinstance(trials, int) or isinstance(trials, bool) or trials < 0):
+        raise ConfigError(f"{label}: trials must be a whole number from 0, found {trials!r}")
     try:
         spec = TypeAdapter(AnyRetriever).validate_python(whole["retriever"])
         fusion = whole.get("fusion")
-        return Contestant(label, spec, None if fusion is None else TypeAdapter(AnyFusion).validate_python(fusion))
+        built = None if fusion is None else TypeAdapter(AnyFusion).validate_python(fusion)
+        return Contestant(label, spec, built, trials)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
