@@ -115,7 +115,7 @@ def gather(params: Params, paths: Paths, about: dict[str, Any]) -> recording.Ent
             "knockout": paths.evaluation / "knockout.json",
         },
         texts={"model_card.md": card, **_record(paths, resolved, table)},
-        curve=curve(paths.bundle / "model" / "curve.csv"),
+        curve=curves(paths),
         tags={
             "git_commit": recording.git_commit(paths.project),
             "data_version": hashlib.sha256("\n".join(f"{d.name} {d.digest}" for d in sets).encode()).hexdigest()[:16],
@@ -152,6 +152,17 @@ def datasets(paths: Paths) -> list[recording.Dataset]:
         rows = pl.scan_parquet(file, glob=False).select(pl.len()).collect().item()
         out.append(recording.Dataset(name, context, path, digest, kind, rows))
     return out
+
+
+def curves(paths: Paths) -> list[dict[str, float]]:
+    """The main model's training curve (``loss``) and those of the models it is compared with
+    (``only-image.loss``)."""
+    rows = curve(paths.bundle / "model" / "curve.csv")
+    for file in sorted(paths.baselines.glob("*/curve.csv")):
+        counters = ("step", "epoch")
+        for values in curve(file):
+            rows.append({k if k in counters else f"{file.parent.name}.{k}": v for k, v in values.items()})
+    return rows
 
 
 def curve(file: Path) -> list[dict[str, float]]:
