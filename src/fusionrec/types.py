@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from scipy import sparse
 
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 Int32 = NDArray[np.int32]
 Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]

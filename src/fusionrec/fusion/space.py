@@ -146,10 +146,13 @@ class FeatureSpace:
         return out, mask
 
     def unit(self, items: ItemSet) -> dict[str, Float32]:
-        """Modality -> (I, d_m) float32 of :meth:`apply` with rows of length 1, zero rows where absent."""
+        """Modality -> (I, d_m) float32 of :meth:`apply`, each item scaled so that its modalities together have length 1.
+
+        The modalities keep the proportions that :meth:`focus` gave them; an absent one is a zero row.
+        """
         vectors, _ = self.apply(items)
-        floor = np.float32(1e-9)
-        return {m: v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), floor) for m, v in vectors.items()}
+        length = np.sqrt(sum((v**2).sum(1, keepdims=True) for v in vectors.values()))
+        return {m: v / np.maximum(length, np.float32(1e-9)) for m, v in vectors.items()}
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {f"space/{k}": v for k, v in self._arrays.items()} | {"space.width": np.array([self.width], np.int64)}

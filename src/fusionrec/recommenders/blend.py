@@ -1,30 +1,34 @@
-"""A blend of two retrievers, weighted on validation (D3, and the demo's default: EASE + two towers).
+"""A blend of retrievers, weighted on validation (D3; with its parts the house model, D11).
 
-Each part's scores are standardised per user over the items it can score. An item that both can score gets
-z(first) + weight * z(second); one that only the second can score (a new one) gets offset + new_weight * z(second),
-because the second part alone has to carry what both carry elsewhere. The three numbers come from grids by
-validation NDCG@20, zero weight included: a second part that carries nothing is left out. First the weight is
-chosen among the items that both score, then offset and new_weight for the others.
+Each part's scores are standardised per user over the items it can score. A known item (with interactions in train) gets
+sum_p w_p z_p; a new one gets offset + scale * sum_p v_p z_p over the parts that can score it, because there the parts
+with content alone have to carry what all carry elsewhere. w, v, scale and offset come from grids by the validation
+metric, zero included, one weight after the other until none improves: first w among the known items, then v among the
+new ones, then offset and scale for all together. A part that adds nothing gets weight 0. Only items that some part
+places high can reach a list, so the search looks at those alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter
+from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter, model_validator
 
 from fusionrec.evaluation.metrics import per_user
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch, top_k
 from fusionrec.recommenders.validation import validation_requests
-from fusionrec.types import Float32, Interactions, ItemSet, Requests
+from fusionrec.types import Bool, Float32, Float64, Int64, Interactions, ItemSet, Requests
 
-WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
-NEW_WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 OFFSETS = (-8.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
-CELLS = 5_000_000  # validation users x items while the grid is searched: more users do not change the choice
+DEPTH = 100  # items of each part that the search looks at
+CELLS = 20_000_000  # scores of one part that exist at once
+USERS = 6_000  # of validation; more do not change the choice
+ROUNDS = 3  # through all weights; a third hardly ever changes one
 
 
 def _any_retriever(value: Any) -> Any:
@@ -37,17 +41,21 @@ Part = Annotated[SerializeAsAny[RetrieverSpec], BeforeValidator(_any_retriever)]
 
 
 class Blend(RetrieverSpec):
-    """``kind: blend``. ``first`` is usually collaborative, ``second`` scores new items."""
+    """``kind: blend``. At least one part should score new items where there are any."""
 
     kind: Literal["blend"] = "blend"
-    first: Part
-    second: Part
-    weights: tuple[float, float, float] | None = Field(
-        None, description="weight, new_weight, offset (see the file's text); null: chosen on validation"
-    )
+    parts: tuple[Part, ...] = Field(min_length=2)
+    weights: tuple[float, ...] | None = Field(None, description="one a part; null: chosen on validation")
+    metric: Literal["ndcg@20", "recall@20"] = Field("ndcg@20", description="what the weights are judged by")
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Blend:
+        if self.weights is not None and len(self.weights) != len(self.parts):
+            raise ValueError(f"weights: found {len(self.weights)}, expected {len(self.parts)}, one a part")
+        return self
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
-        return BlendRetriever(self, self.first.build(fusion), self.second.build(fusion))
+        return BlendRetriever(self, [part.build(fusion) for part in self.parts])
 
 
 class BlendRetriever(Retriever):
@@ -56,67 +64,87 @@ class BlendRetriever(Retriever):
     retrieval = "dense"
     relative = True  # each part is standardised over the attached catalogue
 
-    def __init__(self, spec: Blend, first: Retriever, second: Retriever) -> None:
-        self.spec, self.first, self.second = spec, first, second
-        for flag in ("folds_in", "cold_user", "cold_item"):
-            setattr(self, flag, getattr(first, flag) or getattr(second, flag))
-        self.needs_time = first.needs_time or second.needs_time  # type: ignore[misc]
-        self.max_items = min((p.max_items for p in (first, second) if p.max_items), default=None)  # type: ignore[misc]
+    def __init__(self, spec: Blend, parts: Sequence[Retriever]) -> None:
+        self.spec, self.parts = spec, list(parts)
+        for flag in ("folds_in", "cold_user", "cold_item", "needs_time"):
+            setattr(self, flag, any(getattr(p, flag) for p in parts))
+        self.max_items = min((p.max_items for p in parts if p.max_items), default=None)  # type: ignore[misc]
 
     def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
-        self.first.fit(train, valid, items, seed=seed, watch=watch)
-        self.second.fit(train, valid, items, seed=seed, watch=watch)
-        self.weights = self.spec.weights or (1.0, 1.0, 0.0)
-        requests, positives = validation_requests(train, valid, seed)
-        limit = max(CELLS // max(len(items), 1), 1)
-        if len(requests) > limit:
-            rows = np.sort(np.random.default_rng(seed).choice(len(requests), limit, replace=False))
-            requests = Requests(user=requests.user[rows], history=requests.history[rows])
-            positives = positives[rows]
+        for part in self.parts:
+            part.fit(train, valid, items, seed=seed, watch=watch)
+        self.touched = np.zeros(len(items), bool)
+        self.touched[train.item] = True
+        n = len(self.parts)
+        self.weights = np.array(self.spec.weights or np.ones(n), np.float64)
+        self.new_weights, self.scale, self.offset = self.weights, 1.0, 0.0
+        requests, positives = validation_requests(train, valid, seed, USERS)
         if len(requests) == 0 or self.spec.weights is not None:
             return
-        a, b = standardise(self.first.score(requests)), standardise(self.second.score(requests))
-        seen = (np.repeat(np.arange(len(requests)), np.diff(requests.history.indptr)), requests.history.indices)
+        short = _shortlist(self.parts, requests, self.touched)
+        k = int(self.spec.metric.partition("@")[2])
 
-        def quality(weights: tuple[float, float, float]) -> float:
-            scores = _blend(a, b, weights)
-            scores[seen] = -np.inf
-            return float(np.nanmean(per_user(top_k(scores, min(20, len(items)))[0], positives, (20,))["ndcg@20"]))
+        def judged(score: Float32) -> float:
+            place = np.argsort(-score, axis=1, kind="stable")[:, :k]
+            found = np.where(
+                np.isneginf(np.take_along_axis(score, place, 1)), -1, np.take_along_axis(short.items, place, 1)
+            )
+            padded = np.pad(found, ((0, 0), (0, max(k - found.shape[1], 0))), constant_values=-1)
+            return float(np.nanmean(per_user(padded, positives, (k,))[self.spec.metric]))
 
-        weight = max(WEIGHTS, key=lambda w: quality((w, 0.0, -np.inf)))
-        choices = [(weight, 0.0, OFFSETS[0])]
-        if not np.isfinite(a).all():
-            choices = [(weight, new, offset) for new in NEW_WEIGHTS for offset in OFFSETS]
-        self.weights = max(choices, key=quality)
-        watch(
-            0,
-            {
-                **dict(zip(("weight", "new_weight", "offset"), self.weights, strict=True)),
-                "valid_ndcg@20": quality(self.weights),
-            },
-        )
+        known = np.where(short.new, -np.inf, 0).astype(np.float32)
+        self.weights, best = _ascend(lambda w: judged(short.sum(w) + known), n)
+        if short.new.any():
+            new = np.where(short.new & short.any_finite, 0, -np.inf).astype(np.float32)
+            self.new_weights, _ = _ascend(lambda v: judged(short.sum(v) + new), n)
+            a, b = short.sum(self.weights), short.sum(self.new_weights)
+
+            def placed(scale: float, offset: float) -> float:
+                return judged(np.where(short.new, offset + scale * b + new, a).astype(np.float32))
+
+            choices = [(scale, offset) for scale in SCALES for offset in OFFSETS]
+            self.scale, self.offset = max(choices, key=lambda c: placed(*c))
+            best = placed(self.scale, self.offset)
+        told = {f"weight_{p}": float(w) for p, w in enumerate(self.weights)}
+        told |= {f"new_weight_{p}": float(w) for p, w in enumerate(self.new_weights)}
+        watch(0, {**told, "scale": self.scale, "offset": self.offset, f"valid_{self.spec.metric}": best})
 
     def _attached(self) -> None:
-        self.first.attach(self.items)
-        self.second.attach(self.items)
+        for part in self.parts:
+            part.attach(self.items)
+        self.new = ~(self.known & self.touched[np.where(self.known, self.fit_row, 0)])
 
     def _score(self, requests: Requests) -> Float32:
-        a, b = standardise(self.first.score(requests)), standardise(self.second.score(requests))
-        return _blend(a, b, self.weights)
+        known = np.zeros((len(requests), len(self.items)), np.float32)
+        new = np.zeros((len(requests), int(self.new.sum())), np.float32)
+        some = np.zeros(known.shape, bool)
+        for part, w, v in zip(self.parts, self.weights, self.new_weights, strict=True):
+            if not w and not (v and self.new.any()):
+                continue
+            z = standardise(part.score(requests))
+            here = np.isfinite(z)
+            z[~here] = 0
+            known += np.float32(w) * z
+            new += np.float32(v) * z[:, self.new]
+            some |= here
+        known[:, self.new] = np.float32(self.offset) + np.float32(self.scale) * new
+        known[~some] = -np.inf
+        return known
 
     def arrays(self) -> dict[str, np.ndarray]:
-        out = {f"first.{k}": v for k, v in self.first.arrays().items()}
-        out |= {f"second.{k}": v for k, v in self.second.arrays().items()}
-        return out | {"blend": np.array(self.weights, np.float64)}
+        out = {f"part{p}.{k}": v for p, part in enumerate(self.parts) for k, v in part.arrays().items()}
+        blend = np.array([*self.weights, *self.new_weights, self.scale, self.offset], np.float64)
+        return out | {"blend": blend, "touched": self.touched}
 
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        weight, new, offset = (float(v) for v in arrays["blend"])
-        self.weights = (weight, new, offset)
-        for name in ("first", "second"):
-            part: Retriever = getattr(self, name)
-            part.restore(
-                {k.removeprefix(f"{name}."): v for k, v in arrays.items() if k.startswith(f"{name}.")}, self.fit_ids
-            )
+        n, blend = len(self.parts), np.asarray(arrays["blend"], np.float64)
+        self.weights, self.new_weights = blend[:n], blend[n : 2 * n]
+        self.scale, self.offset = float(blend[-2]), float(blend[-1])
+        self.touched = np.asarray(arrays["touched"], bool)
+        for p, part in enumerate(self.parts):
+            start = f"part{p}."
+            own = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
+            part.restore(own, self.fit_ids)
 
 
 def standardise(scores: Float32) -> Float32:
@@ -129,10 +157,64 @@ def standardise(scores: Float32) -> Float32:
     return np.where(finite, centred / np.maximum(spread, 1e-6), -np.inf).astype(np.float32)
 
 
-def _blend(a: Float32, b: Float32, weights: tuple[float, float, float]) -> Float32:
-    """(B, I) from the standardised parts; an item that only the first can score keeps its score."""
-    weight, new_weight, offset = (np.float32(w) for w in weights)
-    first, z = np.isfinite(a), np.where(np.isfinite(b), b, np.float32(0))
-    out = np.where(first, a + weight * z, offset + new_weight * z)
-    out[~first & ~np.isfinite(b)] = -np.inf
-    return out.astype(np.float32)
+class _Shortlist:
+    """``items`` (B, C) int64, -1 for none, ascending, so that ties go to the lower row; ``z`` (P, B, C) float32 of each
+    part, 0 where it cannot score; ``new`` and ``any_finite`` (B, C) bool."""
+
+    def __init__(self, items: Int64, z: Float32, finite: Bool, touched: Bool) -> None:
+        self.items, self.z = items, z
+        self.new = ~touched[np.maximum(items, 0)] & (items >= 0)
+        self.any_finite = finite.any(0) & (items >= 0)
+        self.nothing = np.where(self.any_finite, 0, -np.inf).astype(np.float32)
+
+    def sum(self, weights: Float64) -> Float32:
+        """(B, C) weighted sum of the parts, -inf where there is no item."""
+        return np.tensordot(weights.astype(np.float32), self.z, axes=1) + self.nothing
+
+
+def _shortlist(parts: Sequence[Retriever], requests: Requests, touched: Bool) -> _Shortlist:
+    """The best DEPTH known and DEPTH new unseen items of each part, with all parts' standardised scores of them."""
+    n_items = len(touched)
+    block = max(CELLS // max(n_items, 1), 1)
+    items, values, finite = [], [], []
+    for start in range(0, len(requests), block):
+        stop = min(start + block, len(requests))
+        asked = requests.rows(start, stop)
+        z = [standardise(part.score(asked)) for part in parts]
+        owner = np.repeat(np.arange(stop - start), np.diff(asked.history.indptr))
+        chosen = []
+        for scores in z:
+            for group in (touched, ~touched):
+                if group.any():
+                    open_ = np.where(group, scores, -np.inf).astype(np.float32)
+                    open_[owner, asked.history.indices] = -np.inf
+                    best, value = top_k(open_, min(DEPTH, n_items))
+                    chosen.append(np.where(np.isneginf(value), n_items, best))
+        union = np.sort(np.concatenate(chosen, axis=1), axis=1)
+        union[:, 1:][union[:, 1:] == union[:, :-1]] = n_items  # an item that several parts name counts once
+        union = np.sort(union, axis=1)
+        at = np.minimum(union, n_items - 1)
+        taken = np.stack([np.take_along_axis(scores, at, 1) for scores in z])
+        here = np.isfinite(taken) & (union < n_items)
+        items.append(np.where(union < n_items, union, -1))
+        values.append(np.where(here, taken, 0).astype(np.float32))
+        finite.append(here)
+    return _Shortlist(np.concatenate(items), np.concatenate(values, 1), np.concatenate(finite, 1), touched)
+
+
+def _ascend(quality: Callable[[Float64], float], n: int) -> tuple[Float64, float]:
+    """Weights (n,) by coordinate ascent from the best single part, and their quality."""
+    single = np.eye(n)
+    values = [quality(w) for w in single]
+    weights, best = single[int(np.argmax(values))], max(values)
+    for _ in range(ROUNDS):
+        before = best
+        for p in range(n):
+            for value in WEIGHTS:
+                tried = weights.copy()
+                tried[p] = value
+                if value != weights[p] and tried.any() and (found := quality(tried)) > best:
+                    weights, best = tried, found
+        if best == before:
+            break
+    return weights, best
