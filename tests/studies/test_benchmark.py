@@ -13,8 +13,6 @@ from fusionrec.errors import ConfigError
 from fusionrec.evaluation import metrics
 from fusionrec.studies import benchmark, comparison, contestants, protocol, unit
 from fusionrec.studies.benchmark import Effort
-from fusionrec.studies.protocol import Rules
-from fusionrec.studies.runner import Runner
 from tests.studies import folders
 
 MODELS = contestants.chosen(["item_knn", "popularity"], None)
@@ -113,14 +111,15 @@ def test_another_test_set_changes_no_choice(world: tuple[Path, dict[str, Any], P
 @pytest.mark.slow
 def test_what_fails_is_told_and_the_others_go_on(world: tuple[Path, dict[str, Any], Path], tmp_path: Path) -> None:
     folder, _, home = world
-    slow = Runner(folder, Rules(), tmp_path, minutes=0.0, grace=0.05)
-    assert slow.run(MODELS[1], "test", 0)["reason"].startswith("TimeoutError: not done after 0 s")
-    assert not list(tmp_path.rglob("*.tmp"))
-    # popularity is in the home already; a catalogue without vectors has nothing for content to go by
-    (bare := tmp_path / "planted").mkdir()
-    (bare / "planted.inter").write_text((folder / "planted.inter").read_text())
-    with pytest.raises(ConfigError, match="no model came through:\n  content: ValueError"):
-        benchmark.run(bare, contestants.chosen(["content"], None), Effort(seeds=1), tmp_path / "home")
+    with pytest.raises(ConfigError, match="no model came through:\n  popularity: TimeoutError: not done after 0 s"):
+        benchmark.run(folder, MODELS[1:], Effort(seeds=1, minutes=0.0, grace=0.05), tmp_path)
+    bad = contestants.parse("bad", {"kind": "bpr", "dim": 3, "training": {"lr": 1e30}})
+    results = benchmark.run(folder, [bad, MODELS[1]], Effort(seeds=1, jobs=2), home)
+    failed, good = results["models"]
+    assert failed["failed"][0].startswith("ValueError: the loss is") and failed["metrics"] == {}
+    assert good["failed"] == [] and results["tests"]["all"][0]["places"] == {"popularity": "first"}
+    rows = benchmark.rows_for_people(results)
+    assert rows[1]["model"] == "bad" and rows[1]["Recall@20"].startswith("failed: ValueError: the loss is")
 
 
 def test_a_training_that_takes_too_long_is_cut_short_and_says_so(tmp_path: Path) -> None:
