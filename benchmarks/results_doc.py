@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionrec.evaluation.table import markdown, rows_for_people
+from fusionrec.studies.benchmark import rows_for_people as rows_of_bench
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -155,6 +156,47 @@ def drift(found: dict[str, Any]) -> list[str]:
     return ["## Drift\n", text, markdown(rows), source(found).replace("; 95 % intervals by user bootstrap", "")]
 
 
+SETS = {
+    "tiktok": "TikTok features (MMSSL split, image and audio; text is absent)",
+    "lfm2k": "Last.fm 2K (text, audio, speech)",
+    "ml1m": "MovieLens-1M likes with posters and plots (random split of the protocol)",
+    "gowalla": "Gowalla (no content; train and validation joined, 2 % held for early stopping)",
+}
+PARTS = {
+    "main": "everything there",
+    "missing30": "30 % of the (item, modality) cells hidden",
+    "missing60": "60 % of the cells hidden",
+    "cold": "20 % of the items out of train",
+}
+
+
+def recommenders() -> list[str]:
+    """A table for every measured set and part; slices of cold items below."""
+    out = []
+    for name, title in SETS.items():
+        found = read(f"recommenders-{name}")
+        for part, results in (found or {"parts": {}})["parts"].items():
+            data, effort = results["set"], results["effort"]
+            out.append(f"### {title}: {PARTS[part]}\n")
+            sizes = " / ".join(f"{data[split]:,}" for split in ("train", "valid", "test"))
+            out.append(
+                f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. At most "
+                f"{effort['trials']} trials a model, {effort['seeds']} seeds, {effort['minutes']:g} minutes a fit.\n"
+            )
+            for piece in results["tests"]:
+                out += [] if piece == "all" else [f"Slice `{piece}`:\n"]
+                out.append(markdown(rows_of_bench(results, piece)))
+            out.append(source({**found, "commit": results["commit"]}))  # type: ignore[dict-item]
+    text = (
+        "The protocol of the MMRec toolbox: all items ranked, train masked, plain means over users. Hyper-parameters are "
+        "chosen by validation Recall@20; the test is asked once. Means over seeds, intervals over users. `first`: "
+        "better than each other model with p < .05, paired over users and Holm-corrected; else `tied`. The column "
+        "`CHOSEN ON TEST`, where there is one, is the field's habit (Recall@20 / NDCG@20 of the trial that is best on "
+        "the test set) and is there for comparison only.\n"
+    )
+    return ["## Recommenders on public sets\n", text, *out] if out else []
+
+
 def plain(title: str, found: dict[str, Any], columns: tuple[str, ...]) -> list[str]:
     rows = [{c.replace("_", " "): "–" if r.get(c) is None else str(r[c]) for c in columns} for r in found["rows"]]
     return [f"## {title}\n", markdown(rows), source(found).replace("; 95 % intervals by user bootstrap", "")]
@@ -169,6 +211,7 @@ def main() -> None:
     for name, write in (("demo", demo), ("seeds", seeds), ("strengths", strengths), ("drift", drift)):
         found = read(name)
         parts += write(found) if found else []
+    parts += recommenders()
     movies = read("movies")
     if movies:
         text = (
