@@ -282,6 +282,19 @@ def plan() -> None:
 
 
 @app.command()
+def splits(out: Annotated[Path | None, typer.Option(help="write the results here as JSON")] = None) -> None:
+    """Train and test the project's models under random, leave-last-out and global-time splits, side by side."""
+    from fusionrec import cli_splits
+    from fusionrec.studies.splits import rows_for_people
+
+    paths = _paths()
+    found = cli_splits.run(_params(paths), paths, out, _say)
+    _table([dict(row) for row in rows_for_people(found)], f"{found['metric']}, all test users, 95 % intervals")
+    for line in found["means"]:
+        _say(line)
+
+
+@app.command()
 def use(recipe: Annotated[str, typer.Argument(help="a file name in recipes/, without .yaml")]) -> None:
     """Write a recipe to params.yaml; switching back later is a cache checkout."""
     from fusionrec.stages import adopt as adopting
