@@ -11,7 +11,7 @@ import pytest
 
 from fusionrec import config
 from fusionrec.paths import Paths
-from fusionrec.recommenders.content import Content
+from fusionrec.recommenders.item_knn import ItemKNN
 from tests.evaluation.conftest import World, write_project
 
 
@@ -28,7 +28,7 @@ def api(own_home: None) -> Iterator[None]:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     params, paths = write_project(tmp_path / "p", World(n_users=31, n_items=43, n_cold=7, seed=3))
     raw = params.model_dump(mode="json", serialize_as_any=True)
-    raw["train"]["retriever"] = Content(width=64).model_dump(mode="json")
+    raw["train"]["retriever"] = ItemKNN(neighbours=1, shrinkage=0).model_dump(mode="json")
     (paths.project / "params.yaml").write_text(json.dumps(raw))
     monkeypatch.chdir(paths.project)
     monkeypatch.setenv("FUSIONREC_HOME", str(paths.home))
@@ -56,14 +56,14 @@ def test_a_run_searches_shows_its_trials_and_adopts(project: Paths) -> None:
     assert state.name == "Searched" and state.message.startswith("best on validation: trial ")
     left = artifacts(state)
     rows = json.loads(left["trials"])
-    assert [row["trial"] for row in rows] == [0, 1, 2] and rows[0]["width"] == "64"
+    assert [row["trial"] for row in rows] == [0, 1, 2] and rows[0]["neighbours"] == "1"
     best = next(row for row in rows if row["state"] == "best")
-    assert f"| width | {best['width']} |" in left["best-parameters"] and "mlflow-search" not in left
+    assert f"| neighbours | {best['neighbours']} |" in left["best-parameters"] and "mlflow-search" not in left
     assert json.loads((project.reports / "tune.json").read_text())["counts"]["trials"] == 3
     state = tune(trials=3, adopt=True, wait_seconds=0, return_state=True)
     assert state.name == "Adopted"
     adopted = config.load(project.project / "params.yaml").train.retriever
-    assert str(adopted.width) == best["width"]  # type: ignore[attr-defined]
+    assert str(adopted.neighbours) == best["neighbours"] and best["trial"] > 0  # type: ignore[attr-defined]
 
 
 def test_bad_input_is_refused_and_a_cause_is_one_line(project: Paths) -> None:

@@ -88,7 +88,7 @@ def run(
         write_retriever(paths.project / "params.yaml", found.spec, changed)
     report = _report(found, kept, metric, space.size < trials, adopt)
     report.links["trials"] = storage.relative_to(paths.home.parent).as_posix()
-    report.seconds["search"] = time.monotonic() - start
+    report.seconds["total"] = time.monotonic() - start
     return report
 
 
