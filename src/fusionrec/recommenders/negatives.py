@@ -7,7 +7,7 @@ from scipy import sparse
 
 from fusionrec.types import Int64
 
-TRIES = 50  # for a user who has touched nearly everything; the last draw then stands
+TRIES = 16  # then what a user has not touched is listed: it is little
 SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: neighbouring keys land far apart
 
 
@@ -36,8 +36,13 @@ class Negatives:
         for _ in range(TRIES):
             todo = todo[self._touched(base[todo] + out[todo])]
             if len(todo) == 0:
-                break
+                return out
             out[todo] = self._pick(rng, len(todo))
+        for user in np.unique(users[todo]):
+            free = self._candidates[~self._touched(user * np.int64(self._n_items) + self._candidates)]
+            if len(free):
+                mine = todo[users[todo] == user]
+                out[mine] = free[rng.integers(0, len(free), len(mine))]
         return out
 
     def _pick(self, rng: np.random.Generator, n: int) -> Int64:
