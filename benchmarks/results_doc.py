@@ -188,7 +188,7 @@ def recommenders() -> list[str]:
                 out.append(markdown(rows_of_bench(results, piece)))
             out.append(source({**found, "commit": results["commit"]}))  # type: ignore[dict-item]
     text = (
-        "The protocol of the MMRec toolbox: all items ranked, train masked, plain means over users. Hyper-parameters are "
+        "The protocol of the MMRec toolbox: all items ranked, train masked, plain means over users. Parameters are "
         "chosen by validation Recall@20; the test is asked once. Means over seeds, intervals over users. `first`: "
         "better than each other model with p < .05, paired over users and Holm-corrected; else `tied`. The column "
         "`CHOSEN ON TEST`, where there is one, is the field's habit (Recall@20 / NDCG@20 of the trial that is best on "
