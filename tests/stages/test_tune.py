@@ -31,7 +31,7 @@ from tests.evaluation.conftest import World, write_project
 SRC = Path(tune.__file__).resolve().parents[1]
 DOWN = "http://127.0.0.1:9"
 Make = Callable[..., tuple[Params, Paths]]
-BLEND = Blend(first=ItemKNN(neighbours=7), second=Content(width=16))
+BLEND = Blend(parts=(ItemKNN(neighbours=7), Content(width=16)))
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +76,7 @@ def test_the_best_on_validation_is_found_and_told(project: Make) -> None:
     report = tune.run(params, paths, trials=5, watch=seen.append)
     values = [row["ndcg@20"] for row in report.table]
     assert len(values) == 5 and report.counts["trials"] == 5 and report.counts["failed"] == 0
-    assert report.table[0]["first.neighbours"] == "7" and report.table[0]["second.width"] == "16"
+    assert report.table[0]["parts.0.neighbours"] == "7" and report.table[0]["parts.1.width"] == "16"
     best = max(range(5), key=lambda n: (values[n], -n))
     assert [row[""] for row in report.table] == ["best" if n == best else "done" for n in range(5)]
     assert report.notes[0].startswith(f"best on validation: trial {best} with ndcg@20 {values[best]:.4f}")
@@ -100,7 +100,7 @@ def test_a_value_is_what_the_train_stage_would_measure(project: Make) -> None:
 
 def test_without_the_test_split_search_and_training_give_the_same_bits(project: Make) -> None:
     """E6: one project has its test split, one has none, one has another in its place."""
-    spec = Blend(first=BPR(dim=8, training=Training(epochs=4, batch=64, lr=0.05)), second=Content(width=16))
+    spec = Blend(parts=(BPR(dim=8, training=Training(epochs=4, batch=64, lr=0.05)), Content(width=16)))
     outcomes, models = [], []
     for name in ("whole", "deleted", "other"):
         params, paths = project(spec, name)
@@ -176,7 +176,7 @@ def test_trials_are_kept_until_fresh_and_another_project_state_is_refused(projec
     params, paths = project()
     first = tune.run(params, paths, trials=2)
     more = tune.run(params, paths, trials=4)
-    assert told(more)[1]["second.width"] == told(first)[1]["second.width"] and more.counts["from earlier calls"] == 2
+    assert told(more)[1]["parts.1.width"] == told(first)[1]["parts.1.width"] and more.counts["from earlier calls"] == 2
     assert tune.run(params, paths, trials=3).counts["from earlier calls"] == 3
     changed = params.model_copy(update={"train": params.train.model_copy(update={"seed": 8})})
     with pytest.raises(ConfigError, match="made with other data and another seed .*fusionrec tune --fresh"):
@@ -235,7 +235,7 @@ def test_mlflow_has_each_trial_once_and_one_that_is_down_loses_none(
     assert [r.data.tags["trial"] for r in runs] == ["0", "1", "2", "3"]
     assert {r.data.tags["mlflow.parentRunId"] for r in runs} == {parent.info.run_id}
     assert [round(r.data.metrics["valid_ndcg_at_20"], 4) for r in runs] == [row["ndcg@20"] for row in report.table]
-    assert runs[0].data.params["first.neighbours"] == "7" and parent.data.params["retriever.kind"] == "blend"
+    assert runs[0].data.params["parts.0.neighbours"] == "7" and parent.data.params["retriever.kind"] == "blend"
     assert parent.info.status == "FINISHED" and report.links["run"].endswith(f"/runs/{parent.info.run_id}")
     tune.run(params, paths, trials=4)
     assert len(children(paths)) == 5
@@ -246,9 +246,9 @@ PARAMS = """\
 train:
   retriever:
     kind: blend # two parts
-    first: {kind: item_knn, neighbours: 7}   # near ones
-    second:
-      kind: bpr
+    parts:
+      - {kind: item_knn, neighbours: 7}   # near ones
+      - kind: bpr
   fusion: {kind: concat}
   baselines:
     - kind: popularity
@@ -262,27 +262,30 @@ def test_chosen_parameters_go_into_the_file_and_its_comments_stay(tmp_path: Path
     file = tmp_path / "params.yaml"
     file.write_text(PARAMS)
     second = BPR(dim=32, training=BPR().training.model_copy(update={"weight_decay": 1e-6}))
-    chosen = Blend(first=ItemKNN(neighbours=50), second=second)
-    params_file.write_retriever(file, chosen, ["first.neighbours", "second.dim", "second.training.weight_decay"])
+    chosen = Blend(parts=(ItemKNN(neighbours=50), second))
+    params_file.write_retriever(file, chosen, ["parts.0.neighbours", "parts.1.dim", "parts.1.training.weight_decay"])
     written = file.read_text()
     assert config.load(file).train.retriever == chosen
-    assert chosen.second.training.epochs == 60 and "weight_decay: 1.0e-06\n" in written  # type: ignore[attr-defined]
+    assert second.training.epochs == 60 and "weight_decay: 1.0e-06\n" in written  # type: ignore[attr-defined]
     kept = [line for line in PARAMS.splitlines() if "neighbours" not in line]
     assert [line for line in written.splitlines() if line in kept] == kept, written
-    assert "first: {kind: item_knn, neighbours: 50}" in written and "# near ones" in written
+    assert "- {kind: item_knn, neighbours: 50}" in written and "# near ones" in written
     assert len(written.splitlines()) == len(kept) + 1 + 2 + len(Training.model_fields)
 
 
 def test_lists_keep_their_indentation_and_nothing_else_may_change(tmp_path: Path) -> None:
     file = tmp_path / "params.yaml"
-    file.write_text(PARAMS.replace("    - kind", "  - kind"))
-    params_file.write_retriever(file, Blend(first=ItemKNN(neighbours=7), second=BPR(dim=32)), ["second.dim"])
-    assert file.read_text() == PARAMS.replace("    - kind", "  - kind").replace(
-        "      kind: bpr\n", "      kind: bpr\n      dim: 32\n"
+    flat = (
+        PARAMS.replace("    - kind: p", "  - kind: p")
+        .replace("    - kind: 'e", "  - kind: 'e")
+        .replace("      - ", "    - ")
     )
+    file.write_text(flat)
+    params_file.write_retriever(file, Blend(parts=(ItemKNN(neighbours=7), BPR(dim=32))), ["parts.1.dim"])
+    assert file.read_text() == flat.replace("    - kind: bpr\n", "    - kind: bpr\n      dim: 32\n")
     before = file.read_bytes()
     with pytest.raises(ConfigError, match="set them by hand"):
-        params_file.write_retriever(file, Blend(first=ItemKNN(neighbours=9), second=BPR(dim=64)), ["second.dim"])
+        params_file.write_retriever(file, Blend(parts=(ItemKNN(neighbours=9), BPR(dim=64))), ["parts.1.dim"])
     assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["params.yaml"]
 
 
@@ -295,6 +298,9 @@ def test_adopt_makes_the_best_the_projects(project: Make) -> None:
     best = next(row for row in report.table if row[""] == "best")
     found = config.load(paths.project / "params.yaml").train.retriever
     assert best["trial"] > 0, "the seed of this test's world gives a better point than the first"
-    assert str(found.first.neighbours) == best["first.neighbours"] and str(found.second.width) == best["second.width"]  # type: ignore[attr-defined]
+    assert (
+        str(found.parts[0].neighbours) == best["parts.0.neighbours"]
+        and str(found.parts[1].width) == best["parts.1.width"]
+    )  # type: ignore[attr-defined]
     assert (paths.project / "params.yaml").read_text().startswith("# ours\n")
     assert any("next: fusionrec repro" in note for note in report.notes)

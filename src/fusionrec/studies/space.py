@@ -88,7 +88,7 @@ class Space:
 
 
 def space_of(spec: RetrieverSpec) -> Space:
-    """The space of a spec and of the specs it holds (``second.training.lr`` of a blend).
+    """The space of a spec and of the specs it holds (``parts.1.training.lr`` of a blend).
 
     Raises ConfigError for a field that does not exist (naming those that do), a value that the field refuses, a field
     without values, and a field that lies inside another one.
