@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fusionrec.evaluation.table import markdown, rows_for_people
-from fusionrec.studies.splits import rows_for_people as splits_for_people
 from fusionrec.studies.benchmark import rows_for_people as rows_of_bench
+from fusionrec.studies.splits import rows_for_people as splits_for_people
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,7 +1,7 @@
 """`fusionrec splits` on the demo, and on films with timestamps where FUSIONREC_MOVIES names a folder that has
 interactions_latest_small.csv (stars and times; a private copy, never part of this repository).
 
-    python benchmarks/splits.py [--only demo|films]
+    python benchmarks/splits.py [--only demo|films] [--items 80 --users 90: a small demo, printed and not written]
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ LOG = "interactions_latest_small.csv"
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", choices=("demo", "films"))
-    only = parser.parse_args().only
+    parser.add_argument("--items")
+    parser.add_argument("--users")
+    told = parser.parse_args()
+    only = told.only
+    if told.items and told.users:
+        measured(None, "--items", told.items, "--users", told.users)
+        return
     old = RESULTS / "splits.json"
     found: dict[str, Any] = json.loads(old.read_text())["catalogues"] if only and old.is_file() else {}
     movies = os.environ.get("FUSIONREC_MOVIES")
@@ -44,13 +50,13 @@ def films(params: dict[str, Any]) -> None:
     params["split"] = {"kind": "leave_last_out"}
 
 
-def measured(change: Any) -> dict[str, Any]:
+def measured(change: Any, *sizes: str) -> dict[str, Any]:
     """One catalogue: the stages up to embed, then the three protocols. -> what the command wrote, and its seconds."""
     with tempfile.TemporaryDirectory(prefix="fusionrec-splits-") as place:
         folder, home = Path(place) / "project", Path(place) / "home"
         environment = make(folder, home)
         if change is None:
-            run(folder, environment, "fusionrec", "demo-data")
+            run(folder, environment, "fusionrec", "demo-data", *sizes)
         else:
             run(folder, environment, "fusionrec", "use", "movies")
             params = yaml.safe_load((folder / "params.yaml").read_text())
