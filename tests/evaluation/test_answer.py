@@ -72,9 +72,9 @@ def test_says_when_it_is_not_better():
     assert "It is 45\u202f% worse than the best baseline (EASE)" in said([compared("ease", -0.05, 1.0)])
     assert said([]).startswith("This model was tested against no other.") and "not known for this data" in said([])
     both = said([compared("ease", 0.001, 0.3), compared("only-a", 0.01, 0.002)])
-    assert both.startswith("This model recommends better than 1 of the 2 others it was tested against; it is not shown")
+    assert both.startswith("This model recommends better than 1 of the 2 others it was tested against; it is tied with")
     assert said([compared("ease", 0.01, 0.01)]).startswith("This model recommends better than the one other")
-    assert said([compared("ease", 0.0, 0.5)]).startswith("This model is not shown to be better than EASE.")
+    assert said([compared("ease", 0.0, 0.5)]).startswith("This model is tied with EASE: not shown to be better.")
     # where each user's interval is unknown, the difference still is
     one = compared("ease", 0.001, 1.0) | {"low": None, "high": None}
     assert "(EASE): +0.001, which may well be chance." in said([one])
