@@ -66,7 +66,7 @@ def films(source: Path, out: Path) -> None:
         project, home = Path(place) / "project", Path(place) / "home"
         environment = make(project, home) | {"FUSIONREC_MOVIES": str(source.resolve())}
         run(project, environment, "fusionrec", "use", "movies")
-        run(project, environment, "dvc", "repro", "embed")
+        run(project, environment, "dvc", "repro", "split", "embed")
         ids = pl.read_parquet(project / "data" / "splits" / "items.parquet")["item_id"].to_list()
         order = sorted(range(len(ids)), key=lambda row: int(ids[row]))
         for modality in ("text", "image"):

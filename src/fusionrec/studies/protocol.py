@@ -164,8 +164,10 @@ def _held(joined: Interactions, rules: Rules) -> tuple[Interactions, Interaction
     of_user = np.bincount(joined.user, minlength=joined.n_users)
     of_item = np.bincount(joined.item, minlength=joined.n_items)
     for row in rng.permutation(len(joined)):
+        if not left:
+            break
         u, i = joined.user[row], joined.item[row]
-        if left and of_user[u] > 1 and of_item[i] > 1:
+        if of_user[u] > 1 and of_item[i] > 1:
             held[row] = True
             of_user[u] -= 1
             of_item[i] -= 1
