@@ -60,14 +60,17 @@ def test_a_good_file_is_accepted_and_frozen() -> None:
             "train.baselines.1.l22: unknown key (did you mean 'l2'?)",
         ),
         (
-            {"train.retriever": {"kind": "blend", "first": {"kind": "ease", "l22": 3}, "second": {"kind": "content"}}},
-            "train.retriever.first.l22: unknown key (did you mean 'l2'?)",
+            {"train.retriever": {"kind": "blend", "parts": [{"kind": "ease", "l22": 3}, {"kind": "content"}]}},
+            "train.retriever.parts.0.l22: unknown key (did you mean 'l2'?)",
         ),
         (
             {"train.retriever.training": {"epoch": 3}},
             "train.retriever.training.epoch: unknown key (did you mean 'epochs'?)",
         ),
-        ({"source.kind": "foldr"}, "source.kind: unknown kind 'foldr'; choose one of folder, mmrec (did you mean 'folder'?)"),
+        (
+            {"source.kind": "foldr"},
+            "source.kind: unknown kind 'foldr'; choose one of folder, mmrec (did you mean 'folder'?)",
+        ),
         (
             {"modalities.text.encoder.kind": "nanoe"},
             "modalities.text.encoder.kind: unknown kind 'nanoe'; choose one of",
@@ -78,8 +81,8 @@ def test_a_good_file_is_accepted_and_frozen() -> None:
             "self_attention, spectrum, transform, weighted (did you mean 'concat'?)",
         ),
         (
-            {"train.retriever": {"kind": "blend", "first": {"kind": "ese"}, "second": {"kind": "content"}}},
-            "train.retriever.first.kind: unknown kind 'ese'",
+            {"train.retriever": {"kind": "blend", "parts": [{"kind": "ese"}, {"kind": "content"}]}},
+            "train.retriever.parts.0.kind: unknown kind 'ese'",
         ),
         ({"split": {"seed": 3}}, "split: add a line 'kind: ...'"),
         ({"source": {"root": "x"}}, "source: add a line 'kind: ...'"),

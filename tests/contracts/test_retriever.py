@@ -22,7 +22,7 @@ EXAMPLES = {
     "bpr": {"dim": 5, "training": {"epochs": 3, "batch": 64, "lr": 0.01, "weight_decay": 0.0}},
     "ials": {"dim": 5, "iterations": 3},
     "two_tower": {"dim": 5, "width": 3, "training": {"epochs": 3, "batch": 8}},
-    "blend": {"first": {"kind": "ease"}, "second": {"kind": "content", "width": 3}},
+    "blend": {"parts": [{"kind": "ease"}, {"kind": "content", "width": 3}]},
 }
 TRAINED = ("bm3", "freedom", "lattice", "lightgcn", "mgcn", "modality_graph", "vbpr")
 TINY = {"epochs": 3, "batch": 64}

@@ -56,7 +56,7 @@ def test_an_empty_train_split_is_refused_and_the_old_model_stays(small_project):
 
 @pytest.mark.parametrize(
     "retriever",
-    ["content", {"kind": "blend", "first": {"kind": "ease"}, "second": {"kind": "bpr", "training": {"epochs": 2}}}],
+    ["content", {"kind": "blend", "parts": [{"kind": "ease"}, {"kind": "bpr", "training": {"epochs": 2}}]}],
 )
 def test_training_is_the_same_to_the_byte_when_the_test_split_is_gone(small_project, retriever):
     params, paths = small_project(retriever=retriever)
@@ -79,7 +79,7 @@ def test_training_is_the_same_to_the_byte_when_the_test_split_is_gone(small_proj
 )
 def test_hardly_anything_to_train_on_is_trained_and_evaluated(small_project, cut):
     """X30: every number of every file is one, and slices nobody is in say n = 0."""
-    params, paths = small_project(retriever={"kind": "blend", "first": {"kind": "ease"}, "second": {"kind": "content"}})
+    params, paths = small_project(retriever={"kind": "blend", "parts": [{"kind": "ease"}, {"kind": "content"}]})
     rewrite(paths, "train", cut)
     train.run(params, paths)
     told = evaluate.run(params, paths)

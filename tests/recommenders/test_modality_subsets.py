@@ -37,9 +37,9 @@ MODELS = {
     "content": Content(width=6),
     "two_tower": TwoTower.model_validate(TOWER),
     # the weights are given, for validation may well choose zero for so small a world
-    "blend": Blend.model_validate({"first": {"kind": "ease"}, "second": TOWER, "weights": [1.0, 1.0, 0.0]}),
+    "blend": Blend.model_validate({"parts": [{"kind": "ease"}, TOWER], "weights": [1.0, 1.0]}),
     "blend_content": Blend.model_validate(
-        {"first": {"kind": "ease"}, "second": {"kind": "content", "width": 6}, "weights": [1.0, 1.0, 0.0]}
+        {"parts": [{"kind": "ease"}, {"kind": "content", "width": 6}], "weights": [1.0, 1.0]}
     ),
 }
 CASES = [(model, fusion) for model in ("two_tower", "blend") for fusion in FUSIONS]

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter, model_validator
 
-from fusionrec.evaluation.metrics import per_user
+from fusionrec.evaluation.metrics import from_hits, hits
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch, top_k
 from fusionrec.recommenders.validation import validation_requests
@@ -44,12 +44,14 @@ class Blend(RetrieverSpec):
     """``kind: blend``. At least one part should score new items where there are any."""
 
     kind: Literal["blend"] = "blend"
-    parts: tuple[Part, ...] = Field(min_length=2)
+    parts: tuple[Part, ...]
     weights: tuple[float, ...] | None = Field(None, description="one a part; null: chosen on validation")
     metric: Literal["ndcg@20", "recall@20"] = Field("ndcg@20", description="what the weights are judged by")
 
     @model_validator(mode="after")
     def _one_each(self) -> Blend:
+        if len(self.parts) < 2:
+            raise ValueError(f"parts: found {len(self.parts)}, expected at least 2")
         if self.weights is not None and len(self.weights) != len(self.parts):
             raise ValueError(f"weights: found {len(self.weights)}, expected {len(self.parts)}, one a part")
         return self
@@ -84,23 +86,25 @@ class BlendRetriever(Retriever):
         short = _shortlist(self.parts, requests, self.touched)
         k = int(self.spec.metric.partition("@")[2])
 
+        asked = np.diff(positives.indptr).astype(np.float64)
+        wanted = hits(short.items, positives)
+
         def judged(score: Float32) -> float:
-            place = np.argsort(-score, axis=1, kind="stable")[:, :k]
-            found = np.where(
-                np.isneginf(np.take_along_axis(score, place, 1)), -1, np.take_along_axis(short.items, place, 1)
-            )
-            padded = np.pad(found, ((0, 0), (0, max(k - found.shape[1], 0))), constant_values=-1)
-            return float(np.nanmean(per_user(padded, positives, (k,))[self.spec.metric]))
+            place, value = top_k(score, min(k, score.shape[1]))
+            found = np.take_along_axis(wanted, place, 1) & ~np.isneginf(value)
+            padded = np.pad(found, ((0, 0), (0, k - found.shape[1])))
+            return float(from_hits(padded, asked, (k,))[self.spec.metric].mean())
 
         known = np.where(short.new, -np.inf, 0).astype(np.float32)
-        self.weights, best = _ascend(lambda w: judged(short.sum(w) + known), n)
-        if short.new.any():
-            new = np.where(short.new & short.any_finite, 0, -np.inf).astype(np.float32)
-            self.new_weights, _ = _ascend(lambda v: judged(short.sum(v) + new), n)
-            a, b = short.sum(self.weights), short.sum(self.new_weights)
+        self.weights, best = _ascend(lambda w: judged(short.sum(w) + known), np.ones(n, bool))
+        able: Bool = np.any(short.finite & short.new, axis=(1, 2))  # the parts that score new items
+        if able.any():
+            new = np.where(short.new, 0, -np.inf).astype(np.float32)
+            self.new_weights, _ = _ascend(lambda v: judged(short.sum(v) + new), able)
+            a, b = short.mixed(self.weights), short.mixed(self.new_weights)
 
             def placed(scale: float, offset: float) -> float:
-                return judged(np.where(short.new, offset + scale * b + new, a).astype(np.float32))
+                return judged(np.where(short.new, offset + scale * b, a).astype(np.float32) + short.nothing)
 
             choices = [(scale, offset) for scale in SCALES for offset in OFFSETS]
             self.scale, self.offset = max(choices, key=lambda c: placed(*c))
@@ -158,18 +162,22 @@ def standardise(scores: Float32) -> Float32:
 
 
 class _Shortlist:
-    """``items`` (B, C) int64, -1 for none, ascending, so that ties go to the lower row; ``z`` (P, B, C) float32 of each
-    part, 0 where it cannot score; ``new`` and ``any_finite`` (B, C) bool."""
+    """``items`` (B, C) int64, ascending, so that ties go to the lower row, then -1 for none; ``z`` (P, B, C) float32 of
+    each part, 0 where it cannot score; ``finite`` (P, B, C) bool, where it can; ``new`` (B, C) bool."""
 
     def __init__(self, items: Int64, z: Float32, finite: Bool, touched: Bool) -> None:
         self.items, self.z = items, z
         self.new = ~touched[np.maximum(items, 0)] & (items >= 0)
-        self.any_finite = finite.any(0) & (items >= 0)
-        self.nothing = np.where(self.any_finite, 0, -np.inf).astype(np.float32)
+        self.finite = finite
+        self.nothing = np.where(finite.any(0), 0, -np.inf).astype(np.float32)
+
+    def mixed(self, weights: Float64) -> Float32:
+        """(B, C) weighted sum of the parts."""
+        return np.tensordot(weights.astype(np.float32), self.z, axes=1)
 
     def sum(self, weights: Float64) -> Float32:
-        """(B, C) weighted sum of the parts, -inf where there is no item."""
-        return np.tensordot(weights.astype(np.float32), self.z, axes=1) + self.nothing
+        """(B, C) :meth:`mixed`, -inf where there is no item."""
+        return self.mixed(weights) + self.nothing
 
 
 def _shortlist(parts: Sequence[Retriever], requests: Requests, touched: Bool) -> _Shortlist:
@@ -202,14 +210,15 @@ def _shortlist(parts: Sequence[Retriever], requests: Requests, touched: Bool) ->
     return _Shortlist(np.concatenate(items), np.concatenate(values, 1), np.concatenate(finite, 1), touched)
 
 
-def _ascend(quality: Callable[[Float64], float], n: int) -> tuple[Float64, float]:
-    """Weights (n,) by coordinate ascent from the best single part, and their quality."""
-    single = np.eye(n)
+def _ascend(quality: Callable[[Float64], float], able: Bool) -> tuple[Float64, float]:
+    """Weights of the parts ``able`` (P,), others 0, by coordinate ascent from the best single part; their quality."""
+    parts = np.flatnonzero(able)
+    single = np.eye(len(able))[parts]
     values = [quality(w) for w in single]
     weights, best = single[int(np.argmax(values))], max(values)
     for _ in range(ROUNDS):
         before = best
-        for p in range(n):
+        for p in parts:
             for value in WEIGHTS:
                 tried = weights.copy()
                 tried[p] = value

@@ -7,12 +7,13 @@ P = (X'X + l2 I)^-1, B = -P / diag(P) with a zero diagonal, scores = X B.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fusionrec.fusion.base import FusionSpec
+from fusionrec.recommenders import ridge
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
 from fusionrec.recommenders.validation import validation_metric
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
@@ -27,6 +28,11 @@ class EASE(RetrieverSpec):
         min_length=1,
         description="ridge; of several values the one with the best validation NDCG@20 is kept",
     )
+
+    metric: Literal["ndcg@20", "recall@20"] = Field("ndcg@20", description="what the grid is judged by")
+    space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "l2": ((10.0,), (20.0,), (50.0,), (100.0,), (200.0,), (350.0,), (500.0,), (1000.0,), (2000.0,))
+    }
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
         return EASERetriever(self)
@@ -43,27 +49,22 @@ class EASERetriever(Retriever):
         self.spec = spec
 
     def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
-        from scipy.linalg import cho_factor, cho_solve
-
         x = train.matrix()
         self.seen = np.asarray(x.sum(0)).ravel() > 0
         rows = np.flatnonzero(self.seen)  # items nobody touched have no weights: leave them out of the inverse
-        gram = np.asarray((x[:, rows].T @ x[:, rows]).todense(), np.float64)
+        gram = np.asarray((x[:, rows].T @ x[:, rows]).todense(), ridge.gram_dtype(len(rows)))
         best = -np.inf
         self.rows = rows.astype(np.int64)
         for step, l2 in enumerate(self.spec.l2):
-            regular = gram.copy()
-            regular[np.diag_indices_from(regular)] += l2
-            p = cho_solve(cho_factor(regular, overwrite_a=True), np.eye(len(rows)), overwrite_b=True)
-            weight = (-p / np.diag(p)[None, :]).astype(np.float32)
-            np.fill_diagonal(weight, 0.0)
+            last = step == len(self.spec.l2) - 1
+            weight = ridge.weights(ridge.inverse(gram if last else gram.copy(), l2))
             if len(self.spec.l2) == 1:
                 self.weight, self.l2 = weight, l2
                 return
             candidate, kept = weight, getattr(self, "weight", None)
             self.weight = candidate
-            value = validation_metric(self, train, valid)
-            watch(step, {"l2": l2, "valid_ndcg@20": value})
+            value = validation_metric(self, train, valid, self.spec.metric)
+            watch(step, {"l2": l2, f"valid_{self.spec.metric}": value})
             if value > best:
                 best, self.l2 = value, l2
             else:

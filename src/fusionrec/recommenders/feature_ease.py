@@ -1,11 +1,11 @@
 """EASE with side information: content enters as further rows of the regression (part of the house model, D11).
 
-Jeunen, Van Balen, Goethals, "Closed-form models for collaborative filtering with side-information", RecSys 2020 (CEASE).
-With X the (U, I) matrix (rows divided by their length to the power a), F_m (I, D_m) the vectors of modality m along directions of taste
-(zero rows where absent) and g the mean of the diagonal of X'X:
+Jeunen, Van Balen, Goethals, "Closed-form models for collaborative filtering with side-information", RecSys 2020
+(CEASE). With X the (U, I) matrix (rows divided by their length to the power a), F_m (I, D_m) the vectors of modality m
+along directions of taste (zero rows where absent) and g the mean of the diagonal of X'X:
 P = (X'X + c g sum_m F_m F_m' + l2 I)^-1, B = -P / diag(P) with a zero diagonal, scores = x B.
-An item that nobody touched has a column of B from its content; one that joined after training gets the same regression's
-answer in closed form, b = P c g F f, of which only P F (I, D_m) has to be kept. c and l2 are chosen on validation.
+An item that nobody touched has a column of B from its content; one that joined after training gets the answer of the
+same regression in closed form, b = P c g F f, of which only P F (I, D_m) has to be kept. c and l2: by validation.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """A low-pass filter on the item graph, content included, in closed form (part of the house model, D11).
 
 With X the (U, I) matrix, n its row sums and p its column sums, P = diag(n)^-a X diag(p)^-b. The item graph is
-M = P'P + s sum_m c F_m F_m', where F_m (I, D_m) holds modality m along its directions of taste (zero rows where absent) and s is
-the mean of P'P's diagonal, so that c is the weight of content against all interactions. With V, w its leading
+M = P'P + s c sum_m F_m F_m', where F_m (I, D_m) holds modality m along its directions of taste (zero rows where absent)
+and s is the mean of P'P's diagonal, so that c is the weight of content against all interactions. With V, w its leading
 eigenvectors and eigenvalues, score = (x diag(p)^-b V) w^q (diag(p)^e V)': items that are one or more steps apart in the
-graph count as near, q says how fast that fades, e how much popularity counts. Both factors are low rank, so a catalogue of
-millions is served by inner products. An item without interactions gets its eigenvector from its content alone
+graph count as near, q says how fast that fades, e how much popularity counts. Both factors are low rank, so a catalogue
+of millions is served by inner products. An item without interactions gets its eigenvector from its content alone
 (Nyström: v = c s f F'V / w), also when it joined after training.
 
-Graph signal processing for recommendation: Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021,
-arXiv:2108.07567; content in the same operator is ours. Rank, q, e, b and c are taken from small grids by validation.
+Graph signal processing for recommendation: Shen et al., "How powerful is graph convolution for recommendation?",
+CIKM 2021, arXiv:2108.07567; content in the same operator is ours. Rank, q, e, b and c: small grids, by validation.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class SpectralRetriever(Retriever):
         count = np.asarray(x.sum(0)).ravel()
         self.seen = count > 0
         self.features = FeatureSpace(self.spec.width).fit(items, self.seen).focus(items, train, self.spec.tastes, seed)
-        vectors = self.features.unit(items)
+        vectors = {
+            m: v * self.seen[:, None] for m, v in self.features.unit(items).items()
+        }  # a new item changes nothing
         contents = self.spec.content if vectors else (0.0,)
         rank = min(max(self.spec.rank), x.shape[1] - 1, x.shape[0])
         rank = max(rank, 1)
@@ -155,7 +157,8 @@ class _Graph:
         self.shrink = self.count ** np.float32(-b)
         self.p = (sparse.diags(busy ** np.float32(-a)) @ x @ sparse.diags(self.shrink)).tocsr().astype(np.float32)
         self.back = self.p.T.tocsr()
-        self.weight = np.float32(content * self.p.power(2).sum() / x.shape[1])
+        touched = max(int((np.diff(self.back.indptr) > 0).sum()), 1)
+        self.weight = np.float32(content * self.p.power(2).sum() / touched)
         self.vectors = dict(vectors) if content else {}
 
     def __matmul__(self, q: Float32) -> Float32:
