@@ -23,7 +23,8 @@ def compared(against, difference, p, low=None, high=None):
     return {
         "against": against, "label": {"ease": "EASE", "only-a": "a alone"}[against], "difference": difference,
         "low": difference - 0.01 if low is None else low, "high": difference + 0.01 if high is None else high,
-        "n": 1473, "p": p, "p_holm": p, "verdict": "better" if p < 0.05 else "worse" if p > 0.95 and difference < 0 else "tied",
+        "n": 1473, "p": p, "p_holm": p,
+        "verdict": "better" if p < 0.05 else "worse" if p > 0.95 and difference < 0 else "tied",
     }  # fmt: skip
 
 
