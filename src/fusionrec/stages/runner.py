@@ -20,7 +20,6 @@ from typing import Any
 
 from fusionrec.errors import FusionrecError, UsageError
 from fusionrec.paths import Paths
-from fusionrec.recommenders.devices import together, world
 from fusionrec.stages import STAGES, Stage, split_address
 from fusionrec.stages.lock import default_wait, project_lock
 from fusionrec.stages.process import Terminated, die_with_parent, harden, on_sigterm, private_home
@@ -44,6 +43,7 @@ def run_stage(address: str, paths: Paths, modality: str | None = None, wait: flo
     modality = modality or in_address or _modality_from_dvc(name)
     stage = stage_of(name)
     from fusionrec import config
+    from fusionrec.recommenders.devices import together, world  # its package reads every model's file
 
     params = config.load(paths.project / "params.yaml")
     if stage.per_modality:
@@ -187,6 +187,8 @@ def _keep_traceback(what: str, home: Callable[[], Path] | None) -> str:
 
 def main(address: str, modality: str | None = None, wait: float | None = None) -> int:
     """``fusionrec run``: harden, tie to the parent, run, show the report."""
+    from fusionrec.recommenders.devices import world
+
     harden()
     on_sigterm()
     rank, size = world()
