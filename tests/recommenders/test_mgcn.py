@@ -30,25 +30,25 @@ def made(items: ItemSet, **spec) -> torch.nn.Module:
 def test_a_shut_gate_lets_nothing_through_and_an_open_one_the_id() -> None:
     net = made(catalogue(image=[True] * 3))
     net.gate["image"].bias.data.fill_(-60)
-    _, [(user, item)] = net.views()
+    [(user, item)] = net.views()
     assert float(item.detach().abs().max()) < 1e-12 and float(user.detach().abs().max()) < 1e-12
     net.gate["image"].bias.data.fill_(60)
     net.gate["image"].weight.data.zero_()
-    _, [(user, item)] = net.views()
+    [(user, item)] = net.views()
     torch.testing.assert_close(item, net.similar["image"](net.nodes.item))
     torch.testing.assert_close(user, net.gather(item))
 
 
 def test_one_modality_is_all_common_and_halved() -> None:
     net = made(catalogue(image=[True] * 3))
-    content, [(user, item)] = net.views()
+    content, [(user, item)] = net.content(), net.views()
     e = torch.cat([user, item])
     torch.testing.assert_close(net.side(content, e[:, None], torch.ones(7, 1, dtype=torch.bool)), e / 2)
 
 
 def test_modalities_that_agree_are_all_common() -> None:
     net = made(catalogue(audio=[True] * 3, image=[True] * 3))
-    content, e = net.views()[0], torch.randn(7, 4)
+    content, e = net.content(), torch.randn(7, 4)
     side = net.side(content, torch.stack([e, e], 1), torch.ones(7, 2, dtype=torch.bool))
     torch.testing.assert_close(
         side, e / 3
@@ -76,7 +76,7 @@ def test_a_user_has_the_modalities_of_any_of_the_items() -> None:
     assert net.mask.tolist() == [
         [False, True], [True, True], [True, False], [False, False], [False, True], [True, False], [False, False],
     ]  # fmt: skip
-    content, _ = net.views()
+    content = net.content()
     user, item = net.vectors()
     torch.testing.assert_close(user[3], content[3])
     torch.testing.assert_close(item[2], content[6])
@@ -95,7 +95,7 @@ def test_the_loss_over_distinct_nodes_is_the_loss_over_the_batch(items: ItemSet)
     u, i, j = user[users], item[positives], item[negatives]
     expected = -torch.nn.functional.logsigmoid((u * (i - j)).sum(1)).mean() + 0.02 * squares(u, i, j)
     if items.modalities:
-        content, _ = net.views()
+        content = net.content()
         side = torch.cat([user, item]) - content
         for at in (users, positives + 4):
             expected = expected + 0.3 * info_nce(side[at], content[at], net.mask[at].any(1).float(), 0.2)

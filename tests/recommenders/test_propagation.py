@@ -17,6 +17,7 @@ from fusionrec.recommenders.propagation import (
     bpr_loss,
     info_nce,
     layer_mean,
+    layer_rows,
     norms,
     rows,
     squares,
@@ -81,6 +82,25 @@ def test_the_layer_mean_and_its_gradient_are_those_of_the_powers(layers: int) ->
     torch.testing.assert_close(found, expected)
     g = torch.randn(18, 5, generator=torch.Generator().manual_seed(5))
     (mine,), (theirs,) = (torch.autograd.grad(y, x, g) for y in (found, expected))
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_rows_of_the_layer_mean_and_their_gradient_are_those_of_the_whole(layers: int) -> None:
+    product = Product(bipartite(a_matrix(11, 7, 3).sign()), symmetric=True)
+    x = torch.randn(18, 5, generator=torch.Generator().manual_seed(4), requires_grad=True)
+    at = torch.tensor([3, 3, 0]), torch.tensor([17, 3, 12])  # repeats within and between
+    found, own = layer_rows(x, product, layers, *at)
+    whole = layer_mean(x, product, layers)
+    for n in range(2):
+        torch.testing.assert_close(found[n], whole[at[n]])
+        torch.testing.assert_close(own[n], x[at[n]])
+
+    def loss(rows_of_mean: torch.Tensor, rows_of_x: torch.Tensor) -> torch.Tensor:
+        return (rows_of_mean**3).sum() + (rows_of_x**2).sum()
+
+    mine = torch.autograd.grad(loss(found, own), x)[0]
+    theirs = torch.autograd.grad(loss(whole[torch.stack(at)], x[torch.stack(at)]), x)[0]
     torch.testing.assert_close(mine, theirs)
 
 

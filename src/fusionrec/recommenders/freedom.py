@@ -161,7 +161,7 @@ def network(spec: FREEDOM, pairs: sparse.csr_matrix, items: ItemSet, item_graph:
 
         def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
             at = (users, positives + self.nodes.n_users, negatives + self.nodes.n_users)
-            u, i, j = rows(self.nodes.propagated(self.graph, spec.layers), *at)
+            u, i, j = self.nodes.propagated_rows(self.graph, spec.layers, *at)[0].unbind()
             h = self.alike()
             if h is not None:
                 h_i, h_j = rows(h, positives, negatives)

@@ -158,12 +158,14 @@ def network(spec: LATTICE, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Modul
 
         def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
             first = bool(given) and self.fixed is None
-            user, item = self.nodes.split(self.nodes.propagated(self.graph, spec.layers))
-            item = self.items(item)
+            at = (users, positives + self.nodes.n_users, negatives + self.nodes.n_users)
+            u, i, j = self.nodes.propagated_rows(self.graph, spec.layers, *at)[0].unbind()
+            if given:
+                h_i, h_j = rows(self.alike(), positives, negatives)
+                i, j = (x + nn.functional.normalize(h, dim=1) for x, h in ((i, h_i), (j, h_j)))
             if first:
                 self.fix()
             self.moved = True
-            (u,), (i, j) = rows(user, users), rows(item, positives, negatives)
             return bpr_loss(u, i, j) + spec.reg * squares(u, i, j)
 
     return Network()

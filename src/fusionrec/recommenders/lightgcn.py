@@ -52,7 +52,7 @@ def network(spec: LightGCN, pairs: sparse.csr_matrix) -> nn.Module:
     """The network of :class:`LightGCN` over the binary (U, I) ``pairs``."""
     from torch import nn
 
-    from fusionrec.recommenders.propagation import Nodes, Product, bpr_loss, norms, rows
+    from fusionrec.recommenders.propagation import Nodes, Product, bpr_loss, norms
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -65,8 +65,8 @@ def network(spec: LightGCN, pairs: sparse.csr_matrix) -> nn.Module:
 
         def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
             at = (users, positives + self.nodes.n_users, negatives + self.nodes.n_users)
-            u, i, j = rows(self.nodes.propagated(self.graph, spec.layers), *at)
-            loss = bpr_loss(u, i, j)
-            return loss + spec.reg * norms(*rows(self.nodes.weight, *at)) if spec.reg else loss
+            found, own = self.nodes.propagated_rows(self.graph, spec.layers, *at)
+            loss = bpr_loss(*found.unbind())
+            return loss + spec.reg * norms(*own.unbind()) if spec.reg else loss
 
     return Network()

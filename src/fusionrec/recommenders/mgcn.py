@@ -86,8 +86,8 @@ def network(spec: MGCN, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Module:
             held = [np.concatenate([pairs @ here.astype(np.float32) > 0, here]) for _, here in given.values()]
             self.register_buffer("mask", torch.from_numpy(np.stack(held, 1)) if held else None, persistent=False)
 
-        def views(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-            """content (U + I, D) and, for each modality, users (U, D) and items (I, D)."""
+        def views(self) -> list[tuple[Tensor, Tensor]]:
+            """For each modality, users (U, D) and items (I, D)."""
             views = []
             for name in given:
                 mapped = self.features.maps[name](self.features.raw(name))
@@ -95,7 +95,11 @@ def network(spec: MGCN, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Module:
                 for _ in range(spec.item_layers):
                     item = self.similar[name](item)
                 views.append((self.gather(item), item))
-            return self.nodes.propagated(self.graph, spec.layers), views
+            return views
+
+        def content(self) -> Tensor:
+            """(U + I, D)"""
+            return self.nodes.propagated(self.graph, spec.layers)
 
         def side(self, content: Tensor, e_NMD: Tensor, mask: Tensor) -> Tensor:
             """(N, D) from content (N, D), the modality vectors and the mask (N, M) of those that count."""
@@ -107,19 +111,19 @@ def network(spec: MGCN, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Module:
             return (specific + common) / (here.sum(1) + 1)
 
         def vectors(self) -> tuple[Tensor, Tensor]:
-            content, views = self.views()
+            content = self.content()
             if given:
-                e_NMD = torch.stack([torch.cat(view) for view in views], 1)
+                e_NMD = torch.stack([torch.cat(view) for view in self.views()], 1)
                 content = content + self.side(content, e_NMD, self.mask)
             return self.nodes.split(content)
 
         def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-            content, views = self.views()
             user, at_user, n_user = torch.unique(users, return_inverse=True, return_counts=True)
             item, at_item = torch.unique(torch.cat([positives, negatives]), return_inverse=True)
             at_i, at_j = at_item.split(len(positives))
             chosen = torch.cat([user, item + n_users])
-            content = content.index_select(0, chosen)
+            content = self.nodes.propagated_rows(self.graph, spec.layers, chosen)[0][0]
+            views = self.views()
             final = content
             if given:
                 picked = [torch.cat([u.index_select(0, user), i.index_select(0, item)]) for u, i in views]

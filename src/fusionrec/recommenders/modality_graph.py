@@ -100,7 +100,7 @@ def network(
     import torch
     from torch import nn
 
-    from fusionrec.recommenders.propagation import Nodes, Product, bpr_loss, layer_mean, norms, rows
+    from fusionrec.recommenders.propagation import Nodes, Product, bpr_loss, layer_mean, layer_rows, norms
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -127,7 +127,8 @@ def network(
         def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
             start = self.start()
             at = (users, positives + self.nodes.n_users, negatives + self.nodes.n_users)
-            loss = bpr_loss(*rows(layer_mean(start, self.graph, spec.layers), *at))
-            return loss + spec.reg * norms(*rows(start, *at)) if spec.reg else loss
+            found, own = layer_rows(start, self.graph, spec.layers, *at)
+            loss = bpr_loss(*found.unbind())
+            return loss + spec.reg * norms(*own.unbind()) if spec.reg else loss
 
     return Network()

@@ -87,6 +87,31 @@ class _Layers(torch.autograd.Function):
         return _layer_mean(g, ctx.product, ctx.layers), None, None
 
 
+class _LayerRows(torch.autograd.Function):
+    """The rows of the layer mean that a batch needs, and those of x: the same powers of A, sums of these rows only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, product: Product, layers: int, at: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.product, ctx.layers, ctx.n = product, layers, len(x)
+        ctx.save_for_backward(at)
+        y = x.detach()
+        own = y.index_select(0, at)
+        total = own.clone()
+        for _ in range(layers):
+            y = product.times(y)
+            total += y.index_select(0, at)
+        return total.div_(layers + 1), own
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor, own: Tensor) -> tuple[Tensor, None, None, None]:
+        (at,) = ctx.saved_tensors
+        g = g / (ctx.layers + 1)
+        y = g.new_zeros((ctx.n, g.shape[1])).index_add_(0, at, g)
+        for _ in range(ctx.layers):
+            y = ctx.product.times(y).index_add_(0, at, g)
+        return y.index_add_(0, at, own), None, None, None
+
+
 def _layer_mean(x: Tensor, product: Product, layers: int) -> Tensor:
     y = x
     for _ in range(layers):
@@ -114,6 +139,13 @@ class Nodes(nn.Module):
         """(U + I, D): the mean of layers 0..``layers`` of LightGCN (arXiv:2002.02126)."""
         return layer_mean(self.weight, product, layers)
 
+    def propagated_rows(self, product: Product, layers: int, *at: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows of :meth:`propagated` at each of the equally long node indices, and those of ``weight``.
+
+        Both are (len(at), B, D). What a batch does not look at is neither added up nor kept.
+        """
+        return layer_rows(self.weight, product, layers, *at)
+
     def split(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
         """(U + I, D) -> users (U, D), items (I, D)."""
         return nodes[: self.n_users], nodes[self.n_users :]
@@ -124,6 +156,15 @@ def layer_mean(x: Tensor, product: Product, layers: int) -> Tensor:
     if not product.symmetric:
         raise AssertionError("the layer mean's backward pass takes the matrix for symmetric")
     return _Layers.apply(x, product, layers)
+
+
+def layer_rows(x: Tensor, product: Product, layers: int, *at: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows of :func:`layer_mean` and those of x at each of the equally long indices: both (len(at), B, D)."""
+    if not product.symmetric:
+        raise AssertionError("the layer mean's backward pass takes the matrix for symmetric")
+    found, own = _LayerRows.apply(x, product, layers, torch.cat(at))
+    shape = (len(at), -1, x.shape[1])
+    return found.view(shape), own.view(shape)
 
 
 def rows(x: Tensor, *index: Tensor) -> tuple[Tensor, ...]:
