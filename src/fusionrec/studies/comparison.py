@@ -45,7 +45,7 @@ def against_best(users: Mapping[str, Float64], metric: str, repeats: int = 2000)
     """``users`` model -> (B,) values. -> the best model, every other against it, and the place of each.
 
     Place: "first" for a best model that beats all others, else "tied" for it and for those that it does not beat; the
-    others have their rank by the mean.
+    others have their rank by the mean; a model without another one is "alone".
     """
     order = sorted(users, key=lambda name: (-metrics.mean(users[name])[0], name))
     best, others = order[0], order[1:]
@@ -53,7 +53,7 @@ def against_best(users: Mapping[str, Float64], metric: str, repeats: int = 2000)
     corrected = holm({name: test.p for name, test in found.items()})
     tied = [name for name in others if corrected[name] >= LEVEL]
     places = {name: str(rank) for rank, name in enumerate(order, 1)}
-    places |= dict.fromkeys([best, *tied], "tied") if tied else {best: "first"}
+    places |= dict.fromkeys([best, *tied], "tied") if tied else {best: "first" if others else "alone"}
     lines = [
         {
             "against": name,
