@@ -30,17 +30,17 @@ class FeatureEASE(RetrieverSpec):
     """``kind: feature_ease``. Tuples are grids: the value with the best validation metric is kept."""
 
     kind: Literal["feature_ease"] = "feature_ease"
-    l2: tuple[PositiveFloat, ...] = Field((20.0, 50.0, 100.0, 200.0, 500.0), min_length=1)
+    l2: tuple[PositiveFloat, ...] = Field((50.0, 200.0, 500.0, 1000.0), min_length=1)
     content: tuple[NonNegativeFloat, ...] = Field(
-        (0.3, 1.0, 3.0), min_length=1, description="c, weight of content against interactions; 0: plain EASE"
+        (0.3, 1.0, 3.0, 10.0), min_length=1, description="c, weight of content against interactions; 0: plain EASE"
     )
     user_power: float = Field(0.3, ge=0, le=1, description="a: how much less a choice of a busy user says")
     width: PositiveInt = Field(128, description="whitened components kept of each modality")
     tastes: PositiveInt = Field(64, description="directions of taste kept of each modality, at most")
     metric: Literal["ndcg@20", "recall@20"] = Field("ndcg@20", description="what the grids are judged by")
     space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "l2": ((20.0,), (50.0,), (100.0,), (200.0,), (500.0,)),
-        "content": ((0.3,), (1.0,), (3.0,), (10.0,)),
+        "l2": ((20.0,), (50.0,), (100.0,), (200.0,), (500.0,), (1000.0,)),
+        "content": ((0.1,), (0.3,), (1.0,), (3.0,), (10.0,)),
         "user_power": (0.0, 0.3, 0.5),
     }
 

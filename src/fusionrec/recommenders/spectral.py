@@ -36,8 +36,8 @@ class Spectral(RetrieverSpec):
     """``kind: spectral``. Tuples are grids: the value with the best validation metric is kept."""
 
     kind: Literal["spectral"] = "spectral"
-    rank: tuple[PositiveInt, ...] = Field((64, 96, 128, 256), min_length=1)
-    fade: tuple[NonNegativeFloat, ...] = Field((0.0, 0.5, 1.0), min_length=1, description="q, power of the eigenvalues")
+    rank: tuple[PositiveInt, ...] = Field((64, 128, 256), min_length=1)
+    fade: tuple[NonNegativeFloat, ...] = Field((0.5, 1.0), min_length=1, description="q, power of the eigenvalues")
     user_power: float = Field(0.5, ge=0, le=1, description="a: how much less a choice of a busy user says")
     item_power: tuple[NonNegativeFloat, ...] = Field((0.3, 0.5), min_length=1, description="b: the same of a busy item")
     popularity: tuple[NonNegativeFloat, ...] = Field(
