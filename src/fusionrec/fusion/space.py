@@ -146,7 +146,7 @@ class FeatureSpace:
         return out, mask
 
     def unit(self, items: ItemSet) -> dict[str, Float32]:
-        """Modality -> (I, d_m) float32 of :meth:`apply`, each item scaled so that its modalities together have length 1.
+        """Modality -> (I, d_m) float32 of :meth:`apply`, each item scaled so that all its modalities have length 1.
 
         The modalities keep the proportions that :meth:`focus` gave them; an absent one is a zero row.
         """

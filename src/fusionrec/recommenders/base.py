@@ -197,7 +197,7 @@ def _finite(items: ItemSet) -> None:
         bad = np.flatnonzero(~(np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))) & items.present[name])
         if len(bad):
             raise ValueError(
-                f"modality {name!r}: the vectors of {len(bad)} of {int(items.present[name].sum())} items are not finite "
+                f"modality {name!r}: {len(bad)} of {int(items.present[name].sum())} items have non-finite vectors "
                 f"(the first is of {items.ids[bad[0]]!r}); embed them again, or mark the items as lacking it"
             )
 

@@ -53,22 +53,20 @@ class EASERetriever(Retriever):
         self.seen = np.asarray(x.sum(0)).ravel() > 0
         rows = np.flatnonzero(self.seen)  # items nobody touched have no weights: leave them out of the inverse
         gram = np.asarray((x[:, rows].T @ x[:, rows]).todense(), ridge.gram_dtype(len(rows)))
-        best = -np.inf
         self.rows = rows.astype(np.int64)
+        kept: tuple[Float32, float] | None = None
+        best = -np.inf
         for step, l2 in enumerate(self.spec.l2):
             last = step == len(self.spec.l2) - 1
-            weight = ridge.weights(ridge.inverse(gram if last else gram.copy(), l2))
+            self.weight, self.l2 = ridge.weights(ridge.inverse(gram if last else gram.copy(), l2)), l2
             if len(self.spec.l2) == 1:
-                self.weight, self.l2 = weight, l2
                 return
-            candidate, kept = weight, getattr(self, "weight", None)
-            self.weight = candidate
             value = validation_metric(self, train, valid, self.spec.metric)
             watch(step, {"l2": l2, f"valid_{self.spec.metric}": value})
             if value > best:
-                best, self.l2 = value, l2
-            else:
-                self.weight = kept
+                best, kept = value, (self.weight, l2)
+        if kept is not None:
+            self.weight, self.l2 = kept
 
     def _score(self, requests: Requests) -> Float32:
         history = self.history_at_fit(requests.history)
