@@ -112,13 +112,22 @@ def network(spec: LATTICE, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Modul
             for column, name in enumerate(given):
                 unit, near = self.mapped(name), self.near[name]
                 here = torch.nonzero(self.features.here(name)).ravel()
-                cosine = (unit[:, None] * unit[near]).sum(-1).clamp(min=0)
+                others = unit.index_select(0, near.ravel()).view(
+                    *near.shape, -1
+                )  # its gradient is summed in a fixed order
+                cosine = (unit[:, None] * others).sum(-1).clamp(min=0)
                 source = here[:, None].expand_as(near)
-                parts.append((source.ravel(), here[near].ravel(), (cosine * shares[here, column, None]).ravel()))
+                parts.append(
+                    (
+                        source.ravel(),
+                        here[near].ravel(),
+                        (cosine * shares[:, column].index_select(0, here)[:, None]).ravel(),
+                    )
+                )
             source, target, weight = (torch.cat(part) for part in zip(*parts, strict=True))
             degree = torch.zeros(n_items, device=weight.device).index_add(0, source, weight)
             scale = torch.where(degree > 0, degree.clamp(min=1e-12).rsqrt(), torch.zeros_like(degree))
-            return source, target, weight * scale[source] * scale[target]
+            return source, target, weight * scale.index_select(0, source) * scale.index_select(0, target)
 
         def alike(self) -> Tensor:
             """S x (I, D); with gradients to the graph where it is being learnt, else through the fixed one."""
@@ -131,7 +140,7 @@ def network(spec: LATTICE, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Modul
             shares, (source, target, weight) = self.shares(), self.learnt()
             for _ in range(spec.item_layers):
                 raw = sum(shares[:, [c]] * self.raw[m](h) for c, m in enumerate(given))
-                new = torch.zeros_like(h).index_add(0, source, weight[:, None] * h[target])
+                new = torch.zeros_like(h).index_add(0, source, weight[:, None] * h.index_select(0, target))
                 h = spec.kept * raw + (1 - spec.kept) * new
             return h
 
