@@ -71,6 +71,9 @@ def network(spec: LATTICE, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Modul
     given = features_of(items)
     n_items = pairs.shape[1]
 
+    def _moved(module: Any, _: Any) -> None:
+        module.moved = True  # the best epoch's weights have other neighbours than the last one's
+
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -84,6 +87,7 @@ def network(spec: LATTICE, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Modul
             self.near: dict[str, Tensor] = {}  # modality -> (P, K) neighbours of the P items that have it
             self.fixed: nn.Module | None = None  # the whole item graph, between two epochs' first batches
             self.moved = True  # whether the weights have changed since ``near`` was found
+            self.register_load_state_dict_post_hook(_moved)
 
         def start_epoch(self, rng: np.random.Generator) -> None:
             self.fixed = None
