@@ -6,7 +6,6 @@ import numpy as np
 from scipy import sparse
 
 from fusionrec.recommenders.negatives import Negatives
-from fusionrec.recommenders.training import sample_negatives
 
 
 def test_no_negative_is_a_training_item_and_the_others_are_equally_likely() -> None:
@@ -32,9 +31,7 @@ def test_only_candidates_are_drawn() -> None:
 
 
 def test_who_has_touched_everything_keeps_a_random_item() -> None:
-    drawn = sample_negatives(
-        np.random.default_rng(2), np.zeros(50, int), sparse.csr_matrix(np.ones((1, 4), np.float32))
-    )
+    drawn = Negatives(sparse.csr_matrix(np.ones((1, 4), np.float32))).draw(np.random.default_rng(2), np.zeros(50, int))
     assert set(drawn.tolist()) <= {0, 1, 2, 3}
 
 

@@ -5,18 +5,20 @@ Rendle et al., "BPR: Bayesian personalized ranking from implicit feedback", UAI 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import PositiveInt
+from scipy import sparse
 
 from fusionrec.fusion.base import FusionSpec
-from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
-from fusionrec.recommenders.training import Training, draws, sample_negatives, share, tensor, train
-from fusionrec.recommenders.validation import validation_metric
-from fusionrec.types import Float32, Interactions, ItemSet, Requests
+from fusionrec.recommenders.base import Retriever, RetrieverSpec
+from fusionrec.recommenders.embedded import EmbeddedRetriever, Prefer
+from fusionrec.recommenders.training import Training
+from fusionrec.types import ItemSet
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class BPR(RetrieverSpec):
@@ -35,78 +37,37 @@ class BPR(RetrieverSpec):
         return BPRRetriever(self)
 
 
-class BPRRetriever(Retriever):
+class BPRRetriever(EmbeddedRetriever):
     """Score = user vector . item vector + item bias. Users it was not trained on get the mean user vector."""
 
-    retrieval = "mips"
-    cold_user = True
-
-    def __init__(self, spec: BPR) -> None:
-        self.spec = spec
-
-    def _fit(self, train_set: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
-        import torch
-
-        generator = torch.Generator().manual_seed(seed)
-        x = train_set.matrix()
-        self.seen = np.asarray(x.sum(0)).ravel() > 0
-        users, positives = x.nonzero()
-        module = torch.nn.Module()
-        for name, shape in (("user", (x.shape[0], self.spec.dim)), ("item", (x.shape[1], self.spec.dim))):
-            module.register_parameter(name, torch.nn.Parameter(torch.randn(shape, generator=generator) * 0.05))
-        module.register_parameter("bias", torch.nn.Parameter(torch.zeros(x.shape[1])))
-
-        def batches(epoch: int) -> Iterator[Callable[[], torch.Tensor]]:
-            rng = draws(seed, epoch)
-            order = rng.permutation(len(users))
-            negatives = sample_negatives(rng, users, x)
-            for start in range(0, len(order), self.spec.training.batch):
-                b = share(order[start : start + self.spec.training.batch])
-                yield partial(_loss, module, users[b], positives[b], negatives[b])
-
-        how = self.spec.training
-
-        def validate() -> float:
-            self._take(module)
-            return validation_metric(self, train_set, valid, how.metric, how.valid_users)
-
-        train(module, batches, validate, how, watch, seed)
-        self._take(module)
-
-    def _take(self, module) -> None:  # type: ignore[no-untyped-def]
-        user, item, bias = (getattr(module, name).detach().cpu().numpy() for name in ("user", "item", "bias"))
-        mean = user.mean(0, keepdims=True)
-        self.user = np.concatenate([user, mean]).astype(np.float32)  # last row: a user never seen
-        self.item, self.bias = item.astype(np.float32).copy(), bias.astype(np.float32).copy()
-
-    def _score(self, requests: Requests) -> Float32:
-        scores = self.user[self._user_rows(requests)] @ self.item.T + self.bias
-        scores[:, ~self.seen] = -np.inf
-        return self.scores_at_fit(scores)
-
-    def vectors_item(self) -> Float32:
-        rows = np.where(self.known, self.fit_row, 0)
-        bias = np.where(self.known & self.seen[rows], self.bias[rows], -np.inf).astype(np.float32)
-        return np.concatenate([self.item[rows], bias[:, None]], axis=1)
-
-    def vectors_user(self, requests: Requests) -> Float32:
-        return np.concatenate([self.user[self._user_rows(requests)], np.ones((len(requests), 1), np.float32)], axis=1)
-
-    def _user_rows(self, requests: Requests) -> np.ndarray:
-        nobody = len(self.user) - 1
-        return np.where((requests.user >= 0) & (requests.user < nobody), requests.user, nobody)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"user": self.user, "item": self.item, "bias": self.bias, "seen": self.seen}
-
-    def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.user, self.item, self.bias = (np.asarray(arrays[k], np.float32) for k in ("user", "item", "bias"))
-        self.seen = np.asarray(arrays["seen"], bool)
+    def _network(self, pairs: sparse.csr_matrix, items: ItemSet, prefer: Prefer) -> nn.Module:
+        return network(self.spec, pairs.shape)
 
 
-def _loss(module, users, positives, negatives):  # type: ignore[no-untyped-def]
-    from torch.nn.functional import embedding, logsigmoid
+def network(spec: BPR, shape: tuple[int, int]) -> nn.Module:
+    """The network of :class:`BPR`; the bias is a further number of an item's vector, and 1 of a user's."""
+    import torch
+    from torch import nn
 
-    u, i, j = (tensor(rows, module.user.device) for rows in (users, positives, negatives))
-    difference = (embedding(u, module.user) * (embedding(i, module.item) - embedding(j, module.item))).sum(1)
-    return -logsigmoid(difference + module.bias[i] - module.bias[j]).mean()
+    from fusionrec.recommenders.propagation import bpr_loss
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.user, self.item = (nn.Parameter(torch.randn(n, spec.dim) * 0.05) for n in shape)
+            self.bias = nn.Parameter(torch.zeros(shape[1], 1))
+
+        def vectors(self) -> tuple[Tensor, Tensor]:
+            ones = torch.ones(len(self.user), 1, device=self.bias.device)
+            return torch.cat([self.user, ones], 1), torch.cat([self.item, self.bias], 1)
+
+        def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+            u = self.user.index_select(0, users)
+            u = torch.cat([u, torch.ones_like(u[:, :1])], 1)
+            i, j = (
+                torch.cat([self.item.index_select(0, at), self.bias.index_select(0, at)], 1)
+                for at in (positives, negatives)
+            )
+            return bpr_loss(u, i, j)
+
+    return Network()

@@ -14,7 +14,6 @@ from fusionrec.recommenders.devices import share, tensor
 from fusionrec.types import Spec
 
 if TYPE_CHECKING:
-    from scipy import sparse
     from torch import Tensor, nn
 
 __all__ = [
@@ -22,7 +21,6 @@ __all__ = [
     "draws",
     "load_state",
     "resumable",
-    "sample_negatives",
     "share",
     "state_arrays",
     "tensor",
@@ -90,13 +88,3 @@ def load_state(module: nn.Module, arrays: dict[str, np.ndarray], prefix: str) ->
         if k.startswith(f"{prefix}/")
     }
     module.load_state_dict(own, strict=True)
-
-
-def sample_negatives(rng: np.random.Generator, users: np.ndarray, matrix: sparse.csr_matrix) -> np.ndarray:
-    """One uniform item per entry of ``users`` (N,) that the user has no training interaction with, (N,) int64.
-
-    A user who has touched everything keeps a random item. Who draws again and again keeps a :class:`Negatives`.
-    """
-    from fusionrec.recommenders.negatives import Negatives
-
-    return Negatives(matrix).draw(rng, users)
