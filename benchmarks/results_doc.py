@@ -246,6 +246,9 @@ def main() -> None:
         found = read(name)
         parts += write(found) if found else []
     parts += recommenders()
+    found = read("house")
+    told = ("parts", "valid_ndcg@20", "valid_ndcg@20 known and new apart", "seconds")
+    parts += plain("Parts of the house blend, on the demo's validation split", found, told) if found else []
     movies = read("movies")
     if movies:
         text = (
@@ -258,6 +261,7 @@ def main() -> None:
     found = read("splits")
     parts += splits(found) if found else []
     for name, title in (
+        ("training", "Speed of training"),
         ("evaluation", "Speed and memory of the evaluation"),
         ("text_encoder", "Which text encoder"),
         ("pipeline", "A run in which nothing changed"),
