@@ -1,6 +1,6 @@
 """Which parts the house blend should have: candidates on the demo, judged on its validation split alone.
 
-`python benchmarks/house.py` makes the demo, embeds it and fits each candidate once (about a quarter of an hour, most of it
+`python benchmarks/house.py` makes the demo, embeds it and fits each candidate once (a quarter of an hour, most of it
 the one with a graph model). The test split is made by the split stage and read by nobody here.
 """
 
