@@ -88,6 +88,7 @@ def demo(folder: Path) -> Paths:
 
     paths = Paths(folder, folder / ".fusionrec")
     if not (folder / "params.yaml").exists():
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "params.yaml").write_text(PARAMS)
         catalogue.write(folder / "data" / "raw" / "atelier", paths.home / "truth")
         params = config.load(folder / "params.yaml")
