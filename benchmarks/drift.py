@@ -125,7 +125,7 @@ def resample(project: Path, seeds: range) -> tuple[list[dict[str, Any]], int]:
     whole, model = read.side, load_model(paths.model)
     data = split.load(paths, ("train", "valid", "test"))
     held = pl.concat([data.frames["valid"], data.frames["test"]]).unique([C.USER, C.ITEM], maintain_order=True)
-    warm = data.frames["train"][C.ITEM].unique().to_list()
+    trained = data.frames["train"]
     users = whole.pairs[C.USER].unique().sort()
     alarms: list[dict[str, Any]] = []
     tests, start = 0, time.monotonic()
@@ -147,7 +147,7 @@ def resample(project: Path, seeds: range) -> tuple[list[dict[str, Any]], int]:
             predictions.Asked(held.filter(pl.col(C.USER).is_in(users.filter(m).implode())), _items(read.vectors, side))
             for side, m in zip(sides, (~mine, mine), strict=True)
         ]
-        more = predictions.measures(model, "", *asked, warm, params.monitor)
+        more = predictions.measures(model, "", *asked, trained, params.monitor)
         verdict = compare(*sides, params.monitor, more).verdict
         tests = max(tests, sum(m.computed for m in verdict.measures))
         if verdict.status == "drift":
