@@ -12,7 +12,7 @@ SRC = ROOT / "src" / "fusionrec"
 
 # Low to high; names on one line are one layer. A module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "types", "paths", "kinds"},
+    {"errors", "types", "paths", "kinds", "threads"},
     {"privacy"},
     {"media"},
     {"data"},

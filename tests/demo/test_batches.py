@@ -98,7 +98,7 @@ def test_it_is_a_catalogue_of_new_items_and_the_same_users(small: Small, made: d
     day = datetime(2026, 4, 1, tzinfo=UTC)
     assert log["timestamp"].min() >= day and log["timestamp"].is_sorted()  # type: ignore[operator]
     assert log.filter(pl.col("event") != "rating")["timestamp"].dt.date().n_unique() == batches.BATCH_DAYS
-    for kind, share in (("image", 0.92), ("audio", 0.55), ("video", 0.12)):
+    for kind, share in (("image", 0.92), ("audio", 0.55), ("video", 0.25)):
         paths = batch[f"{kind}_path"].drop_nulls()
         assert len(paths) == round(share * N) and all((made["none"] / p).is_file() for p in paths)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fusionrec.threads import threads_for
 from fusionrec.types import Bool, Float32, Interactions, ItemSet
 
 MIN_GROUP = 20  # a smaller group is standardised with the statistics of all rows
@@ -92,13 +93,14 @@ class FeatureSpace:
         for column, name in enumerate(self.modalities):
             rows = np.flatnonzero(mask[:, column] & together.touched)
             f = vectors[name].astype(np.float64)
-            null = []
-            for _ in range(SHUFFLES):
-                dealt = np.zeros_like(f)
-                dealt[rows] = f[rng.permutation(rows)]
-                null.append(float(np.linalg.eigvalsh(together.between(dealt))[-1]))
+            with threads_for(f.shape[0] * f.shape[1] ** 2):
+                null = []
+                for _ in range(SHUFFLES):
+                    dealt = np.zeros_like(f)
+                    dealt[rows] = f[rng.permutation(rows)]
+                    null.append(float(np.linalg.eigvalsh(together.between(dealt))[-1]))
+                value, direction = np.linalg.eigh(together.between(f))
             chance = float(np.quantile(null, 1 - LEVEL))
-            value, direction = np.linalg.eigh(together.between(f))
             keep = np.flatnonzero(value > chance)[-rank:][::-1]
             turn = direction[:, keep]
             if len(keep):

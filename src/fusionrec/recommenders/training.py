@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from fusionrec.recommenders.base import Watch
 from fusionrec.recommenders.checkpoints import resumable
 from fusionrec.recommenders.devices import share, tensor
+from fusionrec.threads import threads_for
 from fusionrec.types import Spec
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ def train(
     how: Training,
     watch: Watch,
     seed: int = 0,
+    work: float = math.inf,
 ) -> float:
     """Run epochs until ``how.epochs`` or until validation stops improving; returns the best validation value.
 
@@ -65,12 +68,14 @@ def train(
     the module's device; all that is random in it comes from :func:`draws` or from torch's own generator, which is
     seeded by (``seed``, epoch, process). ``validate()`` is called in evaluation mode without gradients (in process 0
     alone; the others get its value). The module ends on the CPU with the weights of the best epoch. Inside
-    :func:`resumable` it goes on from the newest checkpoint, after ``watch`` has seen the epochs before it.
+    :func:`resumable` it goes on from the newest checkpoint, after ``watch`` has seen the epochs before it. ``work``:
+    multiplications of a step (:func:`fusionrec.threads.threads_for`).
     Raises ValueError where a loss is not finite.
     """
     from fusionrec.recommenders.loop import Loop
 
-    return Loop(module, how, seed).run(batches, validate, watch)
+    with threads_for(work):
+        return Loop(module, how, seed).run(batches, validate, watch)
 
 
 def state_arrays(module: nn.Module, prefix: str) -> dict[str, np.ndarray]:

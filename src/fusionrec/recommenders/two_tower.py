@@ -98,7 +98,8 @@ class TwoTowerRetriever(Retriever):
             self._attached()
             return validation_by_group(self, train_set, valid, how.metric, how.valid_users)
 
-        train(self.net, batches, validate, how, watch, seed)
+        work = how.batch * min(int(self.touched.sum()), self.spec.softmax_items) * self.spec.dim
+        train(self.net, batches, validate, how, watch, seed, work)
 
     def _loss(
         self, x: sparse.csr_matrix, rows: np.ndarray, tensors: dict[str, Tensor], mask: Bool, rng: np.random.Generator

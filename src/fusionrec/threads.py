@@ -1,0 +1,34 @@
+"""How many CPU threads a computation gets.
+
+Small products and decompositions on several threads spend most of their time waiting for each other, several times as
+much as they compute where the machine is busy with something else. So a step that is small runs on one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+WORTH_SHARING = 1e8
+"""Multiplications of a step from which a second thread pays."""
+
+
+@contextmanager
+def threads_for(work: float) -> Iterator[None]:
+    """One thread in BLAS, OpenMP and torch where a step has fewer than :data:`WORTH_SHARING` multiplications."""
+    if work >= WORTH_SHARING:
+        yield
+        return
+    from threadpoolctl import threadpool_limits
+
+    torch = sys.modules.get("torch")  # who has not imported it does not use it
+    before = torch.get_num_threads() if torch else 0
+    with threadpool_limits(1):
+        if torch:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            if torch:
+                torch.set_num_threads(before)
