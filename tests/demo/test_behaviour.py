@@ -100,7 +100,7 @@ def test_the_oracle_is_far_above_popularity(full: Full) -> None:
         floor = truth.per_user(popularity, positives, history, candidates)["recall@20"].mean()
         assert top > 3 * floor, name
         if name == "all":
-            assert 0.35 <= top <= 0.60  # tastes show, and nobody's choices are certain
+            assert 0.45 <= top <= 0.55  # tastes show, and nobody's choices are certain
 
 
 def test_no_other_planted_ranking_beats_the_oracle(full: Full) -> None:
