@@ -1,4 +1,7 @@
-"""S26: the whole demo in a network namespace with loopback only, and what it connects to (``make test-faults``)."""
+"""S26: the demo in a network namespace with loopback only, and what it connects to (``make test-faults``).
+
+A small demo; with FUSIONREC_WHOLE_DEMO=1 the whole one, which takes as long as ``make demo``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ import pytest
 
 from tests.e2e.conftest import lay_out
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(3600)]
 
 CALL = re.compile(r"^(?:\[pid\s+\d+\]\s*|\d+\s+)?(?:\d[\d:.]*\s+)?(?:connect|sendto|sendmsg)\(")
 FAMILY = re.compile(r"sa_family=AF_(\w+)")
@@ -70,8 +73,9 @@ def test_the_demo_runs_without_a_network_and_asks_for_none(tmp_path: Path) -> No
     inside = ["unshare", "-rn", sys.executable, "-c", UP]
     watched = ["strace", "-f", "-qq", "-s", "0", "-e", "trace=connect,sendto,sendmsg", "-e", "signal=none"]
     watched += ["-o", str(trace)]
+    size = [] if os.environ.get("FUSIONREC_WHOLE_DEMO") else ["--items", "120", "--users", "200"]
     steps = (
-        ["fusionrec", "demo-data", "--items", "120", "--users", "200"],
+        ["fusionrec", "demo-data", *size],
         ["fusionrec", "repro"],
         ["flows.pipeline"],
     )
@@ -82,7 +86,7 @@ def test_the_demo_runs_without_a_network_and_asks_for_none(tmp_path: Path) -> No
             env={**project.environment, "PYTHONUNBUFFERED": "1"},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1800,
             check=False,
         )
         assert done.returncode == 0, f"{step}:\n{(done.stdout + done.stderr)[-4000:]}"
