@@ -86,12 +86,7 @@ def _place(where: str) -> tuple[str, str]:
     parts = Path(where).with_suffix("").parts
     if parts[0] == "flows":
         return "flows", ".".join(parts[:-1])
-    return _layer(parts[2] if len(parts) > 2 else ""), ".".join(parts[1:-1])
-
-
-def _layer(name: str) -> str:
-    """The command line may spread over cli.py, cli_*.py."""
-    return "cli" if name.startswith("cli_") else name
+    return parts[2] if len(parts) > 2 else "", ".".join(parts[1:-1])
 
 
 def layer_violations(source: str, where: str) -> list[str]:
@@ -102,7 +97,7 @@ def layer_violations(source: str, where: str) -> list[str]:
         top, *rest = name.split(".")
         if top in HOMES and not where.startswith(HOMES[top]):
             out.append(f"{where}:{line}: imports {top}; only {HOMES[top]} may")
-        target = _layer(rest[0]) if top == "fusionrec" and rest else "flows" if top == "flows" else None
+        target = rest[0] if top == "fusionrec" and rest else "flows" if top == "flows" else None
         if target is None or layer == "__init__" or target == "__version__":
             continue
         if target not in HEIGHT:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -43,21 +42,15 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     return code, " ".join(out.split()), (err.strip().splitlines() or [""])[-1]
 
 
-def test_help_is_quick_and_imports_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     program = (
         "import sys; from fusionrec.cli import main; code = main(['--help']);"
         "heavy = {'torch', 'prefect', 'mlflow', 'dvc', 'polars', 'great_expectations', 'numpy', 'pandas'};"
         "heavy &= set(sys.modules);"
         "print('HEAVY', heavy); sys.exit(code)"
     )
-    project = Paths(tmp_path, tmp_path / ".fusionrec")
-    best = 99.0
-    for _ in range(3):
-        start = time.monotonic()
-        done = toy.run(project, "-c", program)
-        best = min(best, time.monotonic() - start)
-        assert done.returncode == 0 and "HEAVY set()" in done.stdout, done.stdout[-300:]
-    assert best < 2.0, "1 s on a quiet machine"
+    done = toy.run(Paths(tmp_path, tmp_path / ".fusionrec"), "-c", program)
+    assert done.returncode == 0 and "HEAVY set()" in done.stdout, done.stdout[-300:]
 
 
 @pytest.mark.parametrize(

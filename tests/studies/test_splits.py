@@ -122,7 +122,8 @@ def test_the_command_on_a_project(tmp_path):
     import hashlib
     import json
 
-    from fusionrec import cli_splits, config
+    from fusionrec import config
+    from fusionrec.cli import splitting
     from fusionrec.data import tables
     from fusionrec.data.files import write_bytes
     from fusionrec.data.schema import quarantine
@@ -142,13 +143,13 @@ def test_the_command_on_a_project(tmp_path):
     }  # fmt: skip
     params = config.parse(raw)
     with pytest.raises(ConfigError, match="data/splits is missing"):
-        cli_splits.run(params, paths, None, print)
+        splitting.run(params, paths, None, print)
     ingest.run(params, paths)
     write_bytes(paths.gate / "quarantine.parquet", tables.parquet(quarantine()))
     split.run(params, paths)
     before = {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in paths.data.rglob("*") if f.is_file()}
     said = []
-    found = cli_splits.run(params, paths, tmp_path / "out.json", said.append)
+    found = splitting.run(params, paths, tmp_path / "out.json", said.append)
     assert {f: hashlib.sha256(f.read_bytes()).hexdigest() for f in paths.data.rglob("*") if f.is_file()} == before
     assert json.loads((tmp_path / "out.json").read_text()) == json.loads(json.dumps(found))
     assert len(said) == 6

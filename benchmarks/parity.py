@@ -1,0 +1,123 @@
+"""Our trained models against the same models of MMRec's own code: same split, settings and seeds, FUSIONREC_TIKTOK.
+
+`python benchmarks/parity.py --reference CHECKOUT [--models a,b] [--seeds 3] [--jobs N]`. About two hours for one core;
+every training is kept in the private home and not repeated. Both sides stop early on validation Recall@20 and tell the
+test at that epoch; nothing is searched. The reference gets the audio features in its place for text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmrec_folders import folder, variable
+from workspace import ROOT, write
+
+from fusionrec.data.files import write_json
+from fusionrec.studies import comparison, protocol
+from fusionrec.studies.contestants import parse
+from fusionrec.studies.protocol import Rules
+from fusionrec.studies.runner import Runner
+
+SET = "tiktok"
+MINUTES = 120
+MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    # kind: the reference's class, its settings, ours; one point of each published grid, fixed before any run
+    "lightgcn": ("LightGCN", {"n_layers": 2, "reg_weight": 1e-4}, {"layers": 2, "reg": 1e-4}),
+    "vbpr": ("VBPR", {"reg_weight": 1e-2}, {"reg": 1e-2}),
+    "bm3": (
+        "BM3",
+        {"n_layers": 1, "dropout": 0.5, "reg_weight": 0.1},
+        {"layers": 1, "dropout": 0.5, "reg": 0.1},
+    ),
+    "freedom": (
+        "FREEDOM",
+        {"dropout": 0.8, "reg_weight": 1e-3},
+        {"dropout": 0.8, "reg": 1e-3, "weights": {"image": 0.1, "audio": 0.9}},
+    ),
+    "mgcn": ("MGCN", {"cl_loss": 0.01}, {"contrast": 0.01}),
+}
+
+
+def theirs(checkout: Path, place: Path, kind: str, seed: int, kept: Path) -> dict[str, Any]:
+    path = kept / f"{kind}-{seed}.json"
+    if path.is_file():
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    model, settings, _ = MODELS[kind]
+    job = {
+        "interactions": str(place / f"{SET}.inter"),
+        "image": str(place / "image_feat.npy"),
+        "text": str(place / "audio_feat.npy"),
+        "settings": settings,
+        "seed": seed,
+    }
+    script = Path(__file__).parent / "reference" / "mmrec_run.py"
+    with tempfile.TemporaryDirectory() as empty:
+        command = [sys.executable, str(script), str(checkout), model, empty, json.dumps(job)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{model} of the reference failed:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    kept.mkdir(parents=True, exist_ok=True)
+    write_json(path, found)
+    return found
+
+
+def ours(runner: Runner, kind: str, seed: int) -> dict[str, Any]:
+    unit = runner.run(parse(kind, {"kind": kind, **MODELS[kind][2]}), "test", seed)
+    if unit["status"] != "done":
+        raise SystemExit(f"{kind} failed: {unit['reason']}")
+    means = comparison.summary(comparison.values([unit], "all"), repeats=1)
+    told = {name: means[name]["mean"] for name in ("recall@20", "ndcg@20")}
+    return {"valid": unit["valid"], **told, "epochs": unit["epochs"], "seconds": unit["seconds"]["fit"]}
+
+
+def row(kind: str, mine: list[dict[str, Any]], peer: list[dict[str, Any]]) -> dict[str, Any]:
+    def mean(found: list[dict[str, Any]], name: str) -> float:
+        return round(statistics.mean(f[name] for f in found), 5)
+
+    out: dict[str, Any] = {"model": kind, "settings": MODELS[kind][1]}
+    for side, found in (("ours", mine), ("reference", peer)):
+        out[side] = {name: mean(found, name) for name in ("recall@20", "ndcg@20", "epochs", "seconds")}
+        out[side]["seeds"] = [round(f["recall@20"], 5) for f in found]
+    for name in ("recall@20", "ndcg@20"):
+        out[f"{name} relative"] = round(out["ours"][name] / out["reference"][name] - 1, 4)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reference", type=Path, required=True, help="a checkout of MMRec")
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    asked = parser.parse_args()
+    place = folder(SET)
+    if place is None:
+        raise SystemExit(f"{variable(SET)} is not set: the folder of the set")
+    home = Path(os.environ.get("FUSIONREC_HOME") or ROOT / ".fusionrec") / "bench"
+    state = home / protocol.load(place, Rules()).digest[:16]
+    runner = Runner(place, Rules(), state, MINUTES, 1, say=lambda text: print(text, flush=True))
+    kinds, seeds = asked.models.split(","), range(asked.seeds)
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        peer = {k: [pool.submit(theirs, asked.reference, place, k, s, state / "mmrec") for s in seeds] for k in kinds}
+        mine = {k: [pool.submit(ours, runner, k, s) for s in seeds] for k in kinds}
+        rows = [row(k, [f.result() for f in mine[k]], [f.result() for f in peer[k]]) for k in kinds]
+    for r in rows:
+        print(json.dumps(r))
+    write(
+        "parity", {"rows": rows, "command": f"{variable(SET)}=FOLDER python benchmarks/parity.py --reference CHECKOUT"}
+    )
+
+
+if __name__ == "__main__":
+    main()
