@@ -88,3 +88,26 @@ def test_absent_rows_are_zero_and_masked_and_the_round_trip_is_exact() -> None:
     assert not x["told"][~present["told"]].any()
     again = FeatureSpace.restore(space.arrays())
     assert all(np.array_equal(again.apply(partly)[0][m], x[m]) for m in x)
+
+
+def test_a_modality_that_is_the_same_for_all_becomes_nothing() -> None:
+    train, items, _ = world(5, follow=1.0)
+    same = ItemSet(items.ids, {"told": np.ones((ITEMS, 6), np.float32)}, {"told": np.ones(ITEMS, bool)},
+                   {"told": np.zeros(ITEMS, np.int16)})  # fmt: skip
+    space = FeatureSpace(width=20).fit(same, np.ones(ITEMS, bool)).focus(same, train, rank=5)
+    assert not space.unit(same)["told"].any()
+
+
+def test_items_that_repel_each_other_share_no_taste() -> None:
+    """One of two clusters alone has the modality: every eigenvalue is negative, and chance is below zero too."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(USERS), 5)
+    picked = np.stack([rng.permutation(ITEMS // 2)[:5] + (u % 2) * ITEMS // 2 for u in range(USERS)])
+    train = Interactions(users.astype(np.int32), picked.ravel().astype(np.int32), None, USERS, ITEMS)
+    for seed in range(30):
+        features = {m: np.random.default_rng(seed).normal(size=(ITEMS, 2)).astype(np.float32) for m in ("a", "b")}
+        present = {"a": np.arange(ITEMS) < ITEMS // 2, "b": np.arange(ITEMS) >= ITEMS // 2}
+        items = ItemSet(tuple(f"i{k}" for k in range(ITEMS)), features, present,
+                        {m: np.zeros(ITEMS, np.int16) for m in features})  # fmt: skip
+        space = FeatureSpace(width=2).fit(items, np.ones(ITEMS, bool)).focus(items, train, rank=2, seed=seed)
+        assert all(np.isfinite(v).all() for v in space.unit(items).values())

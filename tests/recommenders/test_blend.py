@@ -131,3 +131,14 @@ def test_given_weights_are_used_as_they_are() -> None:
 def test_parts_and_weights_must_fit(weights: tuple[float, ...] | None, parts: int) -> None:
     with pytest.raises(ValidationError, match="expected"):
         Blend(parts=(Fixed(signal=1.0),) * parts, weights=weights)
+
+
+def test_where_validation_has_no_new_item_their_order_stays_that_of_the_parts() -> None:
+    train, valid, items = data()
+    known = valid.select(valid.item < ITEMS - NEW)
+    model: Any = Blend(parts=(Fixed(signal=3.0), Fixed(signal=3.0, new=True, seed=2))).build()
+    model.fit(train, known, items)
+    candidates = np.arange(ITEMS) >= ITEMS - NEW
+    asked = Requests(user=np.arange(9, dtype=np.int64), history=train.matrix()[:9])
+    lists, _ = model.recommend(asked, 3, candidates)
+    assert len({tuple(row) for row in lists.tolist()}) > 1, "everybody gets the same new items in the order of rows"

@@ -1,5 +1,7 @@
 """EASE with content: the definition, and that a new item gets what it would have had from the start."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,11 +35,13 @@ def test_the_definition() -> None:
     scaled = x / np.sqrt(x.sum(1, keepdims=True))
     gram = scaled.T @ scaled * (x.sum() / (scaled**2).sum())
     level = np.diag(gram)[x.sum(0) > 0].mean()
-    for f in model.features.unit(w.items).values():  # type: ignore[attr-defined]
-        gram += 2.0 * level * f @ f.T
-    p = np.linalg.inv(gram + 5.0 * np.eye(ITEMS))
+    seen = x.sum(0) > 0
+    content = np.concatenate(list(model.features.unit(w.items).values()), 1)  # type: ignore[attr-defined]
+    known = content * seen[:, None]
+    p = np.linalg.inv(gram + 2.0 * level * known @ known.T + 5.0 * np.eye(ITEMS))
     b = -p / np.diag(p)
     np.fill_diagonal(b, 0)
+    b[:, ~seen] = 2.0 * level * p @ known @ content[~seen].T
     np.testing.assert_allclose(model.score(requests(w)), (x @ b)[:9], atol=1e-3)
 
 
@@ -82,3 +86,13 @@ def test_the_fit_is_repeatable(power: float) -> None:
         model.fit(w.train, w.valid, w.items, seed=4)
         scores.append(model.score(requests(w)))
     np.testing.assert_array_equal(*scores)
+
+
+def test_hiding_the_content_of_an_untouched_item_takes_its_scores() -> None:
+    w = world()
+    model = FeatureEASE(l2=(5.0,), content=(1.0,)).build()
+    model.fit(w.train, w.valid, w.items)
+    gone = {m: np.zeros(ITEMS, bool) for m in w.items.modalities}
+    model.attach(replace(w.items, present=gone))
+    scores = model.score(requests(w))
+    assert np.isneginf(scores[:, -UNTOUCHED:]).all() and np.isfinite(scores[:, :-UNTOUCHED]).all()

@@ -10,6 +10,7 @@ from scipy import sparse
 from fusionrec.recommenders.embedded import Prefer
 from fusionrec.recommenders.freedom import FREEDOM, kept_edges, mixed, network, shares, simplex
 from fusionrec.recommenders.graph import neighbours
+from fusionrec.types import Interactions
 from tests.contracts import world as w
 from tests.recommenders.test_graph import PAIRS
 
@@ -75,6 +76,16 @@ def test_validation_prefers_the_modality_that_tells_the_taste() -> None:
     graphs = {m: neighbours(x.astype(np.float32), here, 6) for m, x in (("audio", noise), ("text", taste))}
     found = shares("validation", graphs, Prefer(data.train, data.valid, FREEDOM().training))
     assert found["text"] >= 0.5 and sum(found.values()) == pytest.approx(1)
+
+
+def test_an_item_is_raised_by_its_own_neighbours_in_training_and_in_the_choice() -> None:
+    def one(user: int, item: int) -> Interactions:
+        return Interactions(np.array([user], np.int32), np.array([item], np.int32), None, 1, 4)
+
+    graph = sparse.csr_matrix((np.ones(2, np.float32), ([0, 2], [1, 3])), (4, 4))  # 0 has the neighbour 1, 2 has 3
+    how = FREEDOM().training.model_copy(update={"metric": "recall@1"})
+    assert Prefer(one(0, 1), one(0, 0), how)(graph) == 1.0, "who touched 1 is shown 0"
+    assert Prefer(one(0, 3), one(0, 2), how)(graph) == 1.0
 
 
 def test_an_item_that_lacks_a_modality_gives_its_weight_to_the_others() -> None:

@@ -180,3 +180,21 @@ def test_mapped_features_are_masked_and_tuned_where_asked() -> None:
     assert not tuned.raw("sound").grad[[0, 1, 3]].any() and tuned.raw("sound").grad[2].any()
     assert len(list(fixed.parameters())) == 2 and len(list(tuned.parameters())) == 3
     assert list(Features(given, 3, True, unused=True).parameters()) == []
+
+
+def test_info_nce_at_a_small_temperature_and_in_half_precision() -> None:
+    a, b = torch.randn(9, 4), torch.randn(9, 4)
+    b[0] = a[0]
+    count = torch.ones(9)
+    small = info_nce(a.requires_grad_(), b, count, 0.004)
+    small.backward()
+    assert torch.isfinite(small) and torch.isfinite(a.grad).all()
+    normal = torch.nn.functional.normalize
+    expected = torch.nn.functional.cross_entropy(normal(a, dim=1) @ normal(b, dim=1).T / 0.004, torch.arange(9))
+    torch.testing.assert_close(small, expected, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = info_nce(a, b, count, 0.2)
+    a.grad = None
+    half.backward()
+    torch.testing.assert_close(half.detach(), info_nce(a, b, count, 0.2).detach())
+    assert torch.isfinite(a.grad).all()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +48,7 @@ def test_the_better_model_is_first_and_every_number_is_there(world: tuple[Path, 
     _, results, _ = world
     knn, popularity = results["models"]
     assert len(knn["trials"]) == 2 and knn["trials"][0]["point"] == {
-        field: knn["trials"][0]["point"][field] for field in ("neighbours", "shrinkage")
+        field: knn["trials"][0]["point"][field] for field in ("neighbours", "shrinkage", "user_power")
     }
     best = max(knn["trials"], key=lambda t: t["value"])
     assert {f: knn["chosen"]["retriever"][f] for f in best["point"]} == best["point"]
@@ -138,6 +142,32 @@ def test_a_training_that_takes_too_long_is_cut_short_and_says_so(tmp_path: Path)
     assert cut["capped"] and cut["epochs"] == 1 and cut["status"] == "done" and cut["valid"] > 0
     whole = unit.run({**job, "minutes": 5.0, "checkpoints": str(tmp_path / "more")})
     assert not whole["capped"] and whole["epochs"] == 40
+
+
+def test_time_of_a_killed_process_counts_and_what_was_cut_short_stays_so(tmp_path: Path) -> None:
+    folder, place = folders.write(tmp_path / "planted"), tmp_path / "checkpoints"
+    who = contestants.parse("bpr", {"kind": "bpr", "dim": 3, "training": {"epochs": 40, "patience": 0}})
+    job = {"folder": str(folder), "rules": {}, "model": who.sections(), "seed": 2, "what": "valid"}
+    job |= {"minutes": 1e-9, "checkpoints": str(place)}
+    unit.run(job)  # as if the process had died before its result was written: checkpoints and clock are there
+    again = unit.run(job)
+    assert again["capped"] and again["epochs"] == 1
+    more = unit.run({**job, "minutes": 5.0})
+    assert not more["capped"] and more["epochs"] == 40, "with more time it starts again"
+    (place / "clock.json").write_text(json.dumps({"seconds": 400.0, "capped": False, "minutes": 5.0}))
+    for kept in place.glob("01/*"):
+        shutil.rmtree(kept)
+    late = unit.run({**job, "minutes": 5.0})
+    assert late["capped"] and late["seconds"]["fit"] > 400
+
+
+def test_a_unit_of_other_code_is_refused(tmp_path: Path) -> None:
+    who = contestants.parse("popularity", {"kind": "popularity"})
+    job = {"model": who.sections(), "code": "older", "parent": os.getpid(), "checkpoints": str(tmp_path / "c")}
+    (tmp_path / "job").write_text(json.dumps({**job, "out": str(tmp_path / "out.json"), "identity": {}}))
+    subprocess.run([sys.executable, "-m", "fusionrec.studies.unit", str(tmp_path / "job")], check=True)
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["status"] == "failed" and "the source has changed" in found["reason"]
 
 
 def test_ranks_of_hits_give_back_every_metric(tmp_path: Path) -> None:

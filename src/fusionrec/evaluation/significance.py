@@ -110,6 +110,23 @@ def sign_flip(d: Float64, repeats: int = 2000, seed: int = 0) -> float:
     return (1 + count) / (1 + repeats)
 
 
+def sign_flips(d: Float64, repeats: int = 10_000, seed: int = 0) -> Float64:
+    """Two-sided p values of mean(d) != 0 under random signs of the users, column by column: (U, Q) without NaN -> (Q,).
+
+    The same signs for all columns. Sampled with (1 + count) / (1 + repeats); see :func:`paired`.
+    """
+    n, columns = d.shape
+    rng, done, count = np.random.default_rng([seed, n, 2]), 0, np.zeros(columns)
+    total = np.abs(d.sum(0))
+    limit = total - 1e-12 * np.abs(d).sum(0)  # sums equal up to rounding count as equal
+    while done < repeats:
+        rows = min(max(1, _CELLS // max(n, 1)), repeats - done)
+        bits = np.unpackbits(rng.integers(0, 256, (rows, (n + 7) // 8), dtype=np.uint8), axis=1)[:, :n]
+        count += (np.abs(d.sum(0) - 2.0 * (bits.astype(np.float64) @ d)) >= limit).sum(0)
+        done += rows
+    return (1 + count) / (1 + repeats)
+
+
 def holm(p: Mapping[str, float]) -> dict[str, float]:
     """Holm's step-down adjusted p values, by name: control of the family-wise error without independence.
 

@@ -20,6 +20,7 @@ SHUFFLES = 60  # the null distribution of the leading eigenvalue
 LEVEL = 0.05  # the chance that a modality without taste keeps a direction
 TOO_FEW = 8  # components kept of each modality where the log is too short to tell any direction from chance
 MAX_USERS = 50_000  # more users do not change the directions
+MAX_ITEMS = 100_000  # more items do not change the components
 RIDGE = 0.3  # share of the largest variance added to each, times components per row: few rows tell the last ones badly
 
 
@@ -50,6 +51,9 @@ class FeatureSpace:
             use = items.present[name] & rows
             if use.sum() < 2:
                 use = items.present[name]
+            if use.sum() > MAX_ITEMS:
+                drawn = np.random.default_rng(0).choice(np.flatnonzero(use), MAX_ITEMS, replace=False)
+                use = np.isin(np.arange(len(use)), drawn)
             if use.sum() < 2:
                 continue  # nobody has this modality: nothing to learn, every row is masked anyway
             x, group = items.features[name][use].astype(np.float64), items.group[name][use]
@@ -91,8 +95,8 @@ class FeatureSpace:
         together = CoOccurrence(train)
         turns = {}
         for column, name in enumerate(self.modalities):
-            rows = np.flatnonzero(mask[:, column] & together.touched)
-            f = vectors[name].astype(np.float64)
+            rows = np.flatnonzero(mask[together.touched, column])
+            f = vectors[name][together.touched].astype(np.float64)
             with threads_for(f.shape[0] * f.shape[1] ** 2):
                 null = []
                 for _ in range(SHUFFLES):
@@ -100,7 +104,7 @@ class FeatureSpace:
                     dealt[rows] = f[rng.permutation(rows)]
                     null.append(float(np.linalg.eigvalsh(together.between(dealt))[-1]))
                 value, direction = np.linalg.eigh(together.between(f))
-            chance = float(np.quantile(null, 1 - LEVEL))
+            chance = max(float(np.quantile(null, 1 - LEVEL)), 0.0)  # below 0 users' items resemble each other less
             keep = np.flatnonzero(value > chance)[-rank:][::-1]
             turn = direction[:, keep]
             if len(keep):
@@ -122,6 +126,8 @@ class FeatureSpace:
     def _level(self) -> None:
         """One factor for all modalities, so that the strongest direction has deviation near 1 (proportions stay)."""
         sizes = [float(np.linalg.norm(self._arrays[f"{m}/basis"], axis=0).max()) for m in self.modalities]
+        if max(sizes, default=0.0) == 0:
+            return  # nothing varies: all vectors are zero, and stay so
         for m in self.modalities:
             self._arrays[f"{m}/basis"] = (self._arrays[f"{m}/basis"] / max(sizes)).astype(np.float32)
 
@@ -170,7 +176,7 @@ class CoOccurrence:
     """Which different items one user touches together, beyond what their popularity explains; never built as I x I.
 
     With X the (U, I) matrix, n its row sums and p the items' share of all interactions: rows (x - n p) / sqrt(n),
-    columns divided by sqrt(item count), the diagonal removed.
+    columns divided by sqrt(item count), the diagonal removed. ``touched`` (I,): the items it speaks of, I_t of them.
     """
 
     def __init__(self, train: Interactions) -> None:
@@ -178,16 +184,17 @@ class CoOccurrence:
         x = x[np.flatnonzero(np.diff(x.indptr) > 0)[:MAX_USERS]]
         count = np.asarray(x.sum(0)).ravel()
         self.touched = count > 0
+        x, count = x[:, np.flatnonzero(self.touched)], count[self.touched]
         self._n = np.asarray(x.sum(1)).ravel()
         self._p = count / max(count.sum(), 1)
         self._x = x
-        self._weight = np.where(self.touched, 1 / np.sqrt(np.maximum(count, 1)), 0.0)
+        self._weight = 1 / np.sqrt(np.maximum(count, 1))
         self._self = (
             np.asarray(x.T @ (1 / self._n)).ravel() - 2 * self._p * count + self._p**2 * self._n.sum()
         ) * self._weight**2
 
     def between(self, f: np.ndarray) -> np.ndarray:
-        """F'CF for F (I, d) -> (d, d), symmetric."""
+        """F'CF for the touched items' F (I_t, d) -> (d, d), symmetric."""
         weighted = f * self._weight[:, None]
         y = (self._x @ weighted - np.outer(self._n, self._p @ weighted)) / np.sqrt(self._n)[:, None]
         return y.T @ y - f.T @ (f * self._self[:, None])

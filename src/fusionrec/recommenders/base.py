@@ -128,6 +128,10 @@ class Retriever(ABC):
             self.fit_row = np.array([at.get(i, -1) for i in items.ids], dtype=np.int64)
         self.known: Bool = self.fit_row >= 0
 
+    def trained(self, touched: Bool) -> Bool:
+        """(I,) of the attached catalogue, from ``touched`` (I_fit,): known at the fit and with interactions there."""
+        return self.known & touched[np.where(self.known, self.fit_row, 0)]
+
     def history_at_fit(self, history: sparse.csr_matrix) -> sparse.csr_matrix:
         """(B, I) history over the attached catalogue -> (B, I_fit) over the items of the fit."""
         if self.as_fitted:

@@ -23,7 +23,7 @@ from fusionrec.recommenders.validation import validation_requests
 from fusionrec.types import Bool, Float32, Float64, Int64, Interactions, ItemSet, Requests
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
-SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+SCALES = (1.0, 0.5, 1.5, 2.0, 3.0)  # the first of equally good choices is taken: it keeps what the parts say
 OFFSETS = (-8.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
 DEPTH = 100  # items of each part that the search looks at
 CELLS = 20_000_000  # scores of one part that exist at once
@@ -116,7 +116,7 @@ class BlendRetriever(Retriever):
     def _attached(self) -> None:
         for part in self.parts:
             part.attach(self.items)
-        self.new = ~(self.known & self.touched[np.where(self.known, self.fit_row, 0)])
+        self.new = ~self.trained(self.touched)
 
     def _score(self, requests: Requests) -> Float32:
         known = np.zeros((len(requests), len(self.items)), np.float32)

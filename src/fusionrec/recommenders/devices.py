@@ -1,7 +1,9 @@
 """Where training runs: one process on the best device there is, or the processes that torchrun started.
 
 Every process draws the same batches, computes its share of each (:func:`share`) and averages the gradients with the
-others, so that several processes take the steps that one would take. Process 0 alone writes files and talks.
+others. Where a loss is a mean over pairs (BPR, LATTICE) several processes take the steps that one would take; norms of
+whole batches (LightGCN, VBPR, modality_graph) and losses that compare a batch's rows with each other (MGCN, two towers)
+see one process's share at a time and differ a little more. Process 0 alone writes files and talks.
 Nothing here is guessed from a cluster manager: alone, or started by torchrun.
 """
 

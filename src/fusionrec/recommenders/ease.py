@@ -39,7 +39,7 @@ class EASE(RetrieverSpec):
 
 
 class EASERetriever(Retriever):
-    """The dense weight matrix needs items^2 x 4 bytes twice while it is fitted."""
+    """The dense weight matrix needs items^2 x 4 bytes twice while it is fitted, three times for a grid."""
 
     retrieval = "dense"
     folds_in = True
@@ -50,8 +50,9 @@ class EASERetriever(Retriever):
 
     def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
         x = train.matrix()
-        self.seen = np.asarray(x.sum(0)).ravel() > 0
-        rows = np.flatnonzero(self.seen)  # items nobody touched have no weights: leave them out of the inverse
+        rows = np.flatnonzero(
+            np.asarray(x.sum(0)).ravel() > 0
+        )  # items nobody touched have no weights: leave them out of the inverse
         gram = np.asarray((x[:, rows].T @ x[:, rows]).todense(), ridge.gram_dtype(len(rows)))
         self.rows = rows.astype(np.int64)
         kept: tuple[Float32, float] | None = None

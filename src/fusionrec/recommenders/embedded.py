@@ -99,7 +99,7 @@ class EmbeddedRetriever(Retriever):
     def _catalogue_vectors(self) -> tuple[Float32, Bool]:
         """Item vectors (I, D) of the attached catalogue, and which of them mean something (I,)."""
         at = np.where(self.known, self.fit_row, 0)
-        return self.item[at], self.known & self.touched[at]
+        return self.item[at], self.trained(self.touched)
 
     def _score(self, requests: Requests) -> Float32:
         scores = self.user[self._user_rows(requests)] @ self.item_vectors.T
@@ -127,25 +127,26 @@ class EmbeddedRetriever(Retriever):
 
 
 class Prefer:
-    """The validation metric of an item-item matrix: score = history . weights."""
+    """The validation metric of an item graph S: score = history . S', so that an item is raised by its neighbours."""
 
     def __init__(self, train_set: Interactions, valid: Interactions, how: Training) -> None:
         self._train, self._valid, self._how = train_set, valid, how
 
     def __call__(self, weights: sparse.csr_matrix) -> float:
-        """Mean of ``how.metric`` for the (I, I) ``weights``; 0 where there is nothing to validate on."""
+        """Mean of ``how.metric`` for the (I, I) graph ``weights``; 0 where there is nothing to validate on."""
         from fusionrec.evaluation.metrics import per_user
-        from fusionrec.recommenders.base import top_k
+        from fusionrec.recommenders.topk import block_rows, top_k
         from fusionrec.recommenders.validation import validation_requests
 
         requests, positives = validation_requests(self._train, self._valid, max_users=self._how.valid_users)
         k = min(int(self._how.metric.partition("@")[2]), positives.shape[1])
-        total = 0.0
-        for start in range(0, len(requests), 512):
-            history = requests.history[start : start + 512]
-            scores = np.asarray((history @ weights).todense(), np.float32)
+        total, spread = 0.0, weights.T.tocsr()
+        block = block_rows(positives.shape[1])
+        for start in range(0, len(requests), block):
+            history = requests.history[start : start + block]
+            scores = np.asarray((history @ spread).todense(), np.float32)
             scores[history.nonzero()] = -np.inf
-            found = per_user(top_k(scores, k)[0], positives[start : start + 512], (k,))
+            found = per_user(top_k(scores, k)[0], positives[start : start + block], (k,))
             total += float(np.nansum(found[f"{self._how.metric.partition('@')[0]}@{k}"]))
         return total / max(len(requests), 1)
 

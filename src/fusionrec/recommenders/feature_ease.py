@@ -4,8 +4,9 @@ Jeunen, Van Balen, Goethals, "Closed-form models for collaborative filtering wit
 (CEASE). With X the (U, I) matrix (rows divided by their length to the power a), F_m (I, D_m) the vectors of modality m
 along directions of taste (zero rows where absent) and g the mean of the diagonal of X'X:
 P = (X'X + c g sum_m F_m F_m' + l2 I)^-1, B = -P / diag(P) with a zero diagonal, scores = x B.
-An item that nobody touched has a column of B from its content; one that joined after training gets the answer of the
-same regression in closed form, b = P c g F f, of which only P F (I, D_m) has to be kept. c and l2: by validation.
+An item that nobody touched takes no part in the regression; like one that joins after training it gets its answer in
+closed form from the content it is attached with, b = P c g F f, of which only P F (I, D_m) has to be kept. c and l2: by
+validation.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from fusionrec.recommenders import ridge
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
 from fusionrec.recommenders.validation import validation_by_group
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
+
+BLOCK = 1024  # rows of the content product that exist at once
 
 
 class FeatureEASE(RetrieverSpec):
@@ -49,7 +52,7 @@ class FeatureEASE(RetrieverSpec):
 
 
 class FeatureEASERetriever(Retriever):
-    """Needs two (I, I) matrices while it is fitted, one in single precision afterwards."""
+    """Needs three (I, I) matrices while it is fitted (four for a grid), one in single precision afterwards."""
 
     retrieval = "dense"
     folds_in = True
@@ -61,20 +64,18 @@ class FeatureEASERetriever(Retriever):
 
     def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
         x = train.matrix()
-        touched = np.asarray(x.sum(0)).ravel() > 0
-        self.features = FeatureSpace(self.spec.width).fit(items, touched).focus(items, train, self.spec.tastes, seed)
-        vectors = self.features.unit(items)
-        self.scored = touched | (
-            np.stack([np.abs(v).sum(1) > 0 for v in vectors.values()]).any(0) if vectors else False
-        )
+        self.seen = np.asarray(x.sum(0)).ravel() > 0
+        self.features = FeatureSpace(self.spec.width).fit(items, self.seen).focus(items, train, self.spec.tastes, seed)
+        vectors = {m: v * self.seen[:, None] for m, v in self.features.unit(items).items()}
         gram = _gram(x, self.spec.user_power)
-        level = float(np.diag(gram)[touched].mean())
+        level = float(np.diag(gram)[self.seen].mean())
         best, step, learnt = -np.inf, 0, None
         grid = list(product(self.spec.content if vectors else (0.0,), self.spec.l2))
         for content, l2 in grid:
             matrix = gram.copy()
             for f in vectors.values():
-                matrix += (content * level * f @ f.T).astype(matrix.dtype)
+                for start in range(0, len(f), BLOCK):
+                    matrix[start : start + BLOCK] += (content * level * f[start : start + BLOCK]) @ f.T
             p = ridge.inverse(matrix, l2)
             self.lift = {m: (content * level * (p @ f)).astype(np.float32) for m, f in vectors.items() if content}
             self.weight = ridge.weights(p)
@@ -88,7 +89,7 @@ class FeatureEASERetriever(Retriever):
             self.weight, self.lift = learnt
 
     def _attached(self) -> None:
-        self.new = np.flatnonzero(~self.known)
+        self.new = np.flatnonzero(~self.trained(self.seen))
         vectors = self.features.unit(self.items) if len(self.new) and self.lift else {}
         self.new_vectors = {m: vectors[m][self.new] for m in self.lift if m in vectors}
         self.new_scored = np.zeros(len(self.new), bool)
@@ -97,9 +98,7 @@ class FeatureEASERetriever(Retriever):
 
     def _score(self, requests: Requests) -> Float32:
         history = self.history_at_fit(requests.history)
-        scores = np.asarray(history @ self.weight, np.float32)
-        scores[:, ~self.scored] = -np.inf
-        out = self.scores_at_fit(scores)
+        out = self.scores_at_fit(np.asarray(history @ self.weight, np.float32))
         if len(self.new):
             fresh = np.zeros((len(requests), len(self.new)), np.float32)
             for name, f in self.new_vectors.items():
@@ -110,10 +109,10 @@ class FeatureEASERetriever(Retriever):
 
     def arrays(self) -> dict[str, np.ndarray]:
         lift = {f"lift.{m}": v for m, v in self.lift.items()}
-        return {"weight": self.weight, "scored": self.scored} | lift | self.features.arrays()
+        return {"weight": self.weight, "seen": self.seen} | lift | self.features.arrays()
 
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.weight, self.scored = np.asarray(arrays["weight"], np.float32), np.asarray(arrays["scored"], bool)
+        self.weight, self.seen = np.asarray(arrays["weight"], np.float32), np.asarray(arrays["seen"], bool)
         self.lift = {k.removeprefix("lift."): np.asarray(v) for k, v in arrays.items() if k.startswith("lift.")}
         self.features = FeatureSpace.restore(arrays)
 

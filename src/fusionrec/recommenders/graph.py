@@ -56,18 +56,18 @@ def nearest(vectors: Float32, k: int) -> tuple[Int64, Float32]:
         cosine = np.round(unit[start:stop] @ unit.T, 6)
         cosine[np.arange(stop - start), np.arange(start, stop)] = 2.0  # a copy of the row never pushes it out
         rows[start:stop], values[start:stop] = top_k(cosine, width)
-    values[:, 0] = 1.0
+    values[:, :1] = 1.0
     return rows, values
 
 
 def neighbours(features: Float32, present: Bool, k: int, *, weighted: bool = False) -> sparse.csr_matrix:
     """The normalised (I, I) graph from each item to its ``k`` nearest by cosine of ``features`` (I, D), and to itself.
 
-    Items that are not ``present`` (I,) neither have edges nor receive any. ``weighted``: edges weigh the cosine
-    (those that are not positive are left out), else 1. The graph is directed, as in LATTICE (arXiv:2104.09036):
-    degrees are row sums. Raises ValueError for values of present items that are not finite.
+    Items that are not ``present`` (I,), or whose vector is zero, have no edges and receive none. ``weighted``: edges
+    weigh the cosine (those that are not positive are left out), else 1. The graph is directed, as in LATTICE
+    (arXiv:2104.09036): degrees are row sums. Raises ValueError for values of present items that are not finite.
     """
-    here = np.flatnonzero(present)
+    here = np.flatnonzero(present & (features != 0).any(1))  # a vector of zeros is like nothing
     if not np.isfinite(features[here]).all():
         raise ValueError(
             f"features of {int((~np.isfinite(features[here]).all(1)).sum())} present items are not finite; "

@@ -74,6 +74,7 @@ class IALSRetriever(Retriever):
                 library.fit(pairs, show_progress=False)  # goes on from the factors it has
                 mean = library.user_factors[active].mean(0, dtype=np.float64)
                 self._restore({"item": library.item_factors.copy(), "mean": mean, "touched": self.touched})
+                self._attached()
                 value = validation_metric(self, train, valid, self.spec.metric)
                 watch(step, {f"valid_{self.spec.metric}": value})
                 if value >= best:  # where there is nothing to validate on the last one stands
@@ -91,12 +92,9 @@ class IALSRetriever(Retriever):
         return out
 
     def _score(self, requests: Requests) -> Float32:
-        scores = self._users(requests) @ self.item[np.where(self.known, self.fit_row, 0)].T
-        scores[:, ~self._scored()] = -np.inf
+        scores = self._users(requests) @ self.item_vectors.T
+        scores[:, ~self.scored] = -np.inf
         return scores
-
-    def _scored(self) -> np.ndarray:
-        return self.known & self.touched[np.where(self.known, self.fit_row, 0)]
 
     def _users(self, requests: Requests) -> Float32:
         history = self.history_at_fit(requests.history)
@@ -104,8 +102,8 @@ class IALSRetriever(Retriever):
         return np.where(empty[:, None], self.mean, self._solve(history)).astype(np.float32)
 
     def vectors_item(self) -> Float32:
-        barred = np.where(self._scored(), 0, -np.inf).astype(np.float32)
-        return np.concatenate([self.item[np.where(self.known, self.fit_row, 0)], barred[:, None]], axis=1)
+        barred = np.where(self.scored, 0, -np.inf).astype(np.float32)
+        return np.concatenate([self.item_vectors, barred[:, None]], axis=1)
 
     def vectors_user(self, requests: Requests) -> Float32:
         return np.concatenate([self._users(requests), np.ones((len(requests), 1), np.float32)], axis=1)
@@ -118,3 +116,7 @@ class IALSRetriever(Retriever):
         self.touched = np.asarray(arrays["touched"], bool)
         y = self.item.astype(np.float64)
         self._gram = y.T @ y + self.spec.reg * np.eye(y.shape[1])
+
+    def _attached(self) -> None:
+        self.item_vectors = self.item[np.where(self.known, self.fit_row, 0)]
+        self.scored = self.trained(self.touched)

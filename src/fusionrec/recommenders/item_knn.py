@@ -14,6 +14,7 @@ from scipy import sparse
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch, top_k
+from fusionrec.recommenders.graph import BLOCK_CELLS
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
 
@@ -24,9 +25,11 @@ class ItemKNN(RetrieverSpec):
     space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "neighbours": (20, 50, 100, 200, 500),
         "shrinkage": (0.0, 5.0, 10.0, 20.0, 50.0, 100.0),
+        "user_power": (0.0, 0.3, 0.5),
     }
     neighbours: PositiveInt = 100
     shrinkage: float = Field(10.0, ge=0, description="added to the denominator of the cosine")
+    user_power: float = Field(0.0, ge=0, le=1, description="how much less a choice of a busy user says")
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
         return ItemKNNRetriever(self)
@@ -42,17 +45,21 @@ class ItemKNNRetriever(Retriever):
         self.spec = spec
 
     def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
-        x = train.matrix().tocsc()
-        norm = np.sqrt(np.asarray(x.sum(0)).ravel())
+        x = train.matrix()
+        length = np.maximum(np.asarray(x.sum(1)).ravel(), 1)
+        x = (sparse.diags(length**-self.spec.user_power) @ x).tocsc()
+        norm = np.sqrt(np.asarray(x.power(2).sum(0)).ravel())
         self.seen = norm > 0
         k = min(self.spec.neighbours, x.shape[1])
         rows, columns, values = [], [], []
-        for start in range(0, x.shape[1], 2048):  # blocks bound the dense intermediate
-            stop = min(start + 2048, x.shape[1])
-            together = np.asarray((x[:, start:stop].T @ x).todense(), np.float32)
-            together[np.arange(stop - start), np.arange(start, stop)] = 0
-            similar = together / (np.outer(norm[start:stop], norm) + self.spec.shrinkage + 1e-12).astype(np.float32)
-            near, value = top_k(similar.astype(np.float32), k)
+        block = max(BLOCK_CELLS // x.shape[1], 1)
+        for start in range(0, x.shape[1], block):
+            stop = min(start + block, x.shape[1])
+            together = (x[:, start:stop].T @ x).tocsr().astype(np.float64)
+            row = np.repeat(np.arange(start, stop), np.diff(together.indptr))
+            together.data /= norm[row] * norm[together.indices] + self.spec.shrinkage + 1e-12
+            together.data[row == together.indices] = 0
+            near, value = top_k(np.asarray(together.todense(), np.float32), k)
             keep = value > 0
             rows.append((np.arange(start, stop)[:, None] * np.ones_like(near))[keep])
             columns.append(near[keep])

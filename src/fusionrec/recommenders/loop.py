@@ -88,6 +88,8 @@ class Loop:
                 watch(epoch, row)
             except EnoughTime:
                 progress.done = True
+                if not self.best:  # cut short before the first validation
+                    self._take()
             self._keep()
         self.module.load_state_dict(self.best, strict=False)
         self.module.cpu().eval()
@@ -133,9 +135,12 @@ class Loop:
     def _compare(self, value: float) -> None:
         if value > self.progress.best or not self.best:
             self.progress.best, self.progress.since = max(self.progress.best, value), 0
-            self.best = {name: tensor.detach().clone() for name, tensor in _dense(self.module.state_dict()).items()}
+            self._take()
         else:
             self.progress.since += 1
+
+    def _take(self) -> None:
+        self.best = {name: tensor.detach().clone() for name, tensor in _dense(self.module.state_dict()).items()}
 
     def _keep(self) -> None:
         """Write a checkpoint where one is due; the last one holds the best weights alone."""
@@ -168,7 +173,10 @@ class Loop:
             groups = self.optimiser.state_dict()["param_groups"]
             self.optimiser.load_state_dict({"state": state, "param_groups": groups})
         for epoch, values in enumerate(self.progress.curve):
-            watch(epoch, values)
+            try:
+                watch(epoch, values)
+            except EnoughTime:  # all of them are told, then it ends
+                self.progress.done = True
 
     def _agree(self, epoch: int) -> None:
         """Every process must have found the same checkpoint."""

@@ -255,7 +255,8 @@ def info_nce(a: Tensor, b: Tensor, count: Tensor, temperature: float) -> Tensor:
     quarter of the work. 0 where nothing counts.
     """
     normalize = nn.functional.normalize
-    return _InfoNCE.apply(normalize(a, dim=1) / temperature, normalize(b, dim=1), count.float())
+    with torch.autocast(a.device.type, enabled=False):  # exponentials of half-precision cosines are worth little
+        return _InfoNCE.apply(normalize(a.float(), dim=1) / temperature, normalize(b.float(), dim=1), count.float())
 
 
 class _InfoNCE(torch.autograd.Function):
@@ -265,10 +266,12 @@ class _InfoNCE(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor, count: Tensor) -> Tensor:
         a, b = a.detach(), b.detach()
         share = count / count.sum().clamp(min=1)
-        e = (a @ b.T).exp_()
+        e = a @ b.T
+        peak = e.amax(dim=1, keepdim=True) if len(b) else e.new_zeros(len(a), 1)
+        e.sub_(peak).exp_()
         total = (e @ count).clamp_(min=torch.finfo(e.dtype).tiny)
         ctx.save_for_backward(a, b, count, share, e, total)
-        return (share * (total.log() - (a * b).sum(1))).sum()
+        return (share * (total.log() + peak[:, 0] - (a * b).sum(1))).sum()
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -109,7 +109,7 @@ class SpectralRetriever(Retriever):
 
     def _attached(self) -> None:
         rows = np.where(self.known, self.fit_row, 0)
-        old = self.known & self.seen[rows]
+        old = self.trained(self.seen)
         item, past = (np.where(old[:, None], a[rows], np.float32(0)) for a in (self.item, self.past))
         self.scored = old.copy()
         if not old.all() and self.lift:

@@ -150,12 +150,12 @@ class TwoTowerRetriever(Retriever):
             bias = self.net.bias.cpu().numpy()
         mean = float(bias[self.touched].mean()) if self.touched.any() else 0.0
         rows = np.where(self.known, self.fit_row, 0)
-        trained = self.known & self.touched[rows]
-        self.item_bias = np.where(trained, bias[rows], mean).astype(np.float32)
-        self.item_vectors, self.past_vectors = item.cpu().numpy(), past.cpu().numpy()
+        item_bias = np.where(self.trained(self.touched), bias[rows], mean).astype(np.float32)
+        self.item_vectors = np.concatenate([item.cpu().numpy(), item_bias[:, None]], axis=1)
+        self.past_vectors = past.cpu().numpy()
 
     def vectors_item(self) -> Float32:
-        return np.concatenate([self.item_vectors, self.item_bias[:, None]], axis=1)
+        return self.item_vectors
 
     def vectors_user(self, requests: Requests) -> Float32:
         import torch
@@ -168,7 +168,7 @@ class TwoTowerRetriever(Retriever):
         return np.concatenate([user, np.ones((len(user), 1), np.float32)], axis=1)
 
     def _score(self, requests: Requests) -> Float32:
-        return (self.vectors_user(requests) @ self.vectors_item().T).astype(np.float32)
+        return (self.vectors_user(requests) @ self.item_vectors.T).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return state_arrays(self.net, "net") | self.space.arrays() | {"touched": self.touched}

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from fusionrec.evaluation.metrics import per_user
+from fusionrec.recommenders.topk import block_rows, top_k
 from fusionrec.types import Interactions, Requests
 
 if TYPE_CHECKING:
@@ -71,12 +72,21 @@ def validation_by_group(
     k = _list_length(metric)
     known = np.zeros(train.n_items, bool)
     known[train.item] = True
-    total = weight = 0.0
+    groups = []
     for group in (known, ~known):
         asked = positives.multiply(group[None, :]).tocsr()
         asked.eliminate_zeros()  # the product keeps masked entries as explicit zeros
         if asked.nnz:
-            items, _ = retriever.recommend(requests, k, candidates=group)
-            total += asked.nnz * float(np.nanmean(per_user(items, asked, (k,))[metric]))
-            weight += asked.nnz
-    return total / weight if weight else 0.0
+            groups.append((np.flatnonzero(group), asked, np.full((len(requests), k), -1, np.int64)))
+    block = block_rows(train.n_items)
+    for start in range(0, len(requests) if groups else 0, block):  # scored once for both
+        part = requests.rows(start, min(start + block, len(requests)))
+        scores = np.array(retriever.score(part), np.float32)
+        scores[np.repeat(np.arange(len(part)), np.diff(part.history.indptr)), part.history.indices] = -np.inf
+        for columns, _, items in groups:
+            found, value = top_k(scores.take(columns, axis=1), min(k, len(columns)), empty_ties=False)
+            lists = items[start : start + len(part), : found.shape[1]]
+            lists[:] = np.where(np.isneginf(value), -1, columns[found])
+    weight = sum(asked.nnz for _, asked, _ in groups)
+    parts = (asked.nnz * float(np.nanmean(per_user(items, asked, (k,))[metric])) for _, asked, items in groups)
+    return sum(parts) / weight if weight else 0.0

@@ -53,7 +53,7 @@ class VBPRRetriever(EmbeddedRetriever):
         self.offset = network.offset.detach().cpu().numpy().astype(np.float32)
 
     def _catalogue_vectors(self) -> tuple[Float32, Bool]:
-        trained = self.known & self.touched[np.where(self.known, self.fit_row, 0)]
+        trained = self.trained(self.touched)
         mean = self.item[self.touched].mean(0, dtype=np.float64).astype(np.float32)
         ids = np.where(trained[:, None], self.item[np.where(trained, self.fit_row, 0)], mean)
         content = np.zeros((len(self.items), len(self.offset)), np.float32)

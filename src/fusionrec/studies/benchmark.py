@@ -220,22 +220,32 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _mean(found: Mapping[str, Any]) -> str:
+    return "n = 0" if found["mean"] is None else f"{found['mean']:.4f}"
+
+
+def _shown(found: Mapping[str, Any]) -> str:
+    low, high = found["low"], found["high"]
+    return _mean(found) + ("" if low is None else f" [{low:.4f}, {high:.4f}]")
+
+
 def rows_for_people(results: Mapping[str, Any], part: str = "all") -> list[dict[str, str]]:
     """One row a model, best first."""
     places = {t["metric"]: t["places"] for t in results["tests"][part]}
     rows = []
     done = [entry for entry in results["models"] if entry["metrics"]]
     habit = any("test_selected" in entry for entry in done)
-    for entry in sorted(done, key=lambda e: -e["metrics"][part]["recall@20"]["mean"]):
+    habit &= part == "all"  # chosen and told on all users
+    for entry in sorted(done, key=lambda e: -(e["metrics"][part]["recall@20"]["mean"] or 0)):
         m = entry["metrics"][part]
         row = {"model": entry["label"]}
         for name in ("recall@20", "ndcg@20"):
-            row[name.replace("recall", "Recall").replace("ndcg", "NDCG")] = (
-                f"{m[name]['mean']:.4f} [{m[name]['low']:.4f}, {m[name]['high']:.4f}]"
-            )
-            row["place" if name == "recall@20" else "place (NDCG)"] = places[name][entry["label"]]
-        row |= {"Recall@10": f"{m['recall@10']['mean']:.4f}", "NDCG@10": f"{m['ndcg@10']['mean']:.4f}"}
-        row["validation"] = f"{sum(entry['valid_seeds']) / len(entry['valid_seeds']):.4f}"
+            row[name.replace("recall", "Recall").replace("ndcg", "NDCG")] = _shown(m[name])
+            place = places[name][entry["label"]] if m[name]["n"] else ""
+            row["place" if name == "recall@20" else "place (NDCG)"] = place
+        row |= {"Recall@10": _mean(m["recall@10"]), "NDCG@10": _mean(m["ndcg@10"])}
+        if part == "all":
+            row["validation"] = f"{sum(entry['valid_seeds']) / len(entry['valid_seeds']):.4f}"
         row["trials, seeds"] = f"{len(entry['trials'])}, {entry['seeds']}"
         row["seconds"] = f"{sum(entry['seconds']) / len(entry['seconds']):.0f}"
         row["epochs"] = "/".join(str(e) for e in entry["epochs"]) if any(entry["epochs"]) else "–"

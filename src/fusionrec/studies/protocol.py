@@ -94,7 +94,7 @@ def load(folder: Path, rules: Rules = Rules()) -> Bench:  # noqa: B008  (frozen)
     items, row_of = _catalogue(folder, numbers, rules)
     cold = lottery(items.ids, "cold", rules.seed) < rules.cold
     item = row_of[pairs[C.ITEM].to_numpy()]
-    keep = ~(cold[item] & (label == 0))
+    keep = ~(cold[item] & (label <= (1 if rules.join else 0)))  # what is joined to train is train
     user, n_users, keep = _users(pairs[C.USER].to_numpy(), label, keep)
     parts = [
         Interactions(user[at].astype(np.int32), item[at].astype(np.int32), None, n_users, len(items))

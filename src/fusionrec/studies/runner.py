@@ -1,7 +1,8 @@
 """Units of a benchmark as child processes: bounded threads and time, each result one atomic file, none done twice.
 
 A unit that crashes, runs out of memory or takes too long ends alone and is told as failed; the run goes on. What is
-stored is used again as long as it was computed with the same code, and, where it was cut short, with as much time.
+stored is used again as long as it was computed with the same code and no more time, and, where it was cut short, with
+as much time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fusionrec.data.files import write_json
 from fusionrec.studies.contestants import Contestant
 from fusionrec.studies.protocol import Rules
 from fusionrec.studies.space import digest
-from fusionrec.studies.unit import FORMAT_VERSION, code_digest
+from fusionrec.studies.unit import FORMAT_VERSION, code_digest, kinds
 
 GRACE = 120.0
 """Seconds beyond the minutes of a unit, for what cannot be ended early: reading, a closed form, the evaluation."""
@@ -63,9 +64,10 @@ class Runner:
                 "seed": seed,
                 "what": what,
                 "minutes": self.minutes,
-                "checkpoints": str((folder / f"{name}.checkpoints").resolve()),
+                "checkpoints": str((folder / f"{name}-{code[:8]}.checkpoints").resolve()),
                 "out": str(path.resolve()),
                 "parent": os.getpid(),
+                "code": code,
                 "identity": {**identity, "code": code, "threads": self.threads},
             }
             kept = self._child(job, folder / name, path)
@@ -75,7 +77,7 @@ class Runner:
 
     def code(self, who: Contestant) -> str:
         """The digest of the code that a model's units come from; the same for all where any code will do."""
-        return "any" if self.any_code else code_digest(_kinds(who.sections()))
+        return "any" if self.any_code else code_digest(kinds(who.sections()))
 
     def stop(self) -> None:
         """End every child; units that were running are repeated another time."""
@@ -93,7 +95,9 @@ class Runner:
             return None
         if not self.any_code and found.get("code") != code:
             return None
-        return None if found["capped"] and found["minutes"] < self.minutes else found
+        if found["capped"] and found["minutes"] < self.minutes:
+            return None
+        return None if found["seconds"]["fit"] > 60 * self.minutes + self.grace else found
 
     def _child(self, job: Mapping[str, Any], stem: Path, path: Path) -> dict[str, Any]:
         path.unlink(missing_ok=True)
@@ -136,16 +140,6 @@ class Runner:
         out = {**job["identity"], "format_version": FORMAT_VERSION, "status": "failed", "reason": reason}
         write_json(path, out)
         return out
-
-
-def _kinds(sections: Any) -> set[str]:
-    """Every ``kind`` inside, at any depth."""
-    if isinstance(sections, Mapping):
-        own = {str(sections["kind"])} if "kind" in sections else set()
-        return own.union(*(_kinds(inner) for inner in sections.values()))
-    if isinstance(sections, list | tuple):
-        return set().union(*(_kinds(inner) for inner in sections))
-    return set()
 
 
 def _told(result: Mapping[str, Any]) -> str:

@@ -34,20 +34,39 @@ FORMAT_VERSION = 1
 
 
 class Clock:
-    """Counts the epochs and ends a training that has had its time."""
+    """Counts the epochs and ends a training that has had its time, the time of processes that were killed included.
 
-    def __init__(self, seconds: float) -> None:
-        self.end = time.monotonic() + seconds
-        self.epochs, self.capped = 0, False
+    ``folder``: that of the checkpoints. Beside them lies how long the unit has run and whether that was cut short.
+    What was cut short with less time than now is thrown away.
+    """
+
+    def __init__(self, minutes: float, folder: Path) -> None:
+        self.minutes, self.path = minutes, folder / "clock.json"
+        self.epochs, self.capped, self.before = 0, False, 0.0
         self.curve: list[dict[str, float]] = []
+        if self.path.is_file():
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            if found["capped"] and found["minutes"] < minutes:
+                shutil.rmtree(folder)
+            else:
+                self.before, self.capped = found["seconds"], found["capped"]
+        self.start = self.written = time.monotonic()
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.start
 
     def __call__(self, epoch: int, values: Mapping[str, float]) -> None:
         self.curve.append({"epoch": epoch, **{name: float(value) for name, value in values.items()}})
         if "loss" not in values:  # a step of a grid: no training to end
             return
         self.epochs += 1
-        if time.monotonic() > self.end:
-            self.capped = True
+        over = self.seconds() > 60 * self.minutes
+        if over or time.monotonic() - self.written > 1:
+            self.capped = over
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_json(self.path, {"seconds": self.seconds(), "capped": over, "minutes": self.minutes})
+            self.written = time.monotonic()
+        if over:
             raise EnoughTime
 
 
@@ -61,10 +80,10 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         del bench
     model = parse("model", job["model"])
     retriever = model.spec.build(model.fusion)
-    clock, began = Clock(60 * job["minutes"]), time.monotonic()
+    clock = Clock(job["minutes"], Path(job["checkpoints"]))
     with resumable(Path(job["checkpoints"])):
         retriever.fit(known.train, known.valid, known.items, seed=job["seed"], watch=clock)
-    fitted = time.monotonic()
+    seconds, fitted = clock.seconds(), time.monotonic()
     out = {
         "format_version": FORMAT_VERSION,
         "status": "done",
@@ -77,7 +96,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     }
     if wants_test:
         out |= {"test": tested(retriever, bench)}
-    out["seconds"] = {"fit": round(fitted - began, 2), "evaluate": round(time.monotonic() - fitted, 2)}
+    out["seconds"] = {"fit": round(seconds, 2), "evaluate": round(time.monotonic() - fitted, 2)}
     return out
 
 
@@ -106,6 +125,16 @@ def unpacked(texts: Mapping[str, str]) -> tuple[Bool, np.ndarray]:
 _PARSING = threading.Lock()  # CPython 3.11 mixes up the recursion counters of two threads that parse
 
 
+def kinds(sections: Any) -> set[str]:
+    """Every ``kind`` inside a model's sections, at any depth."""
+    if isinstance(sections, Mapping):
+        own = {str(sections["kind"])} if "kind" in sections else set()
+        return own.union(*(kinds(inner) for inner in sections.values()))
+    if isinstance(sections, list | tuple):
+        return set().union(*(kinds(inner) for inner in sections))
+    return set()
+
+
 def code_digest(kinds: Iterable[str]) -> str:
     """sha256 of the source that fits and judges these kinds of retrievers and fusions, followed through its imports.
 
@@ -119,7 +148,7 @@ def code_digest(kinds: Iterable[str]) -> str:
 def _code_digest(kinds: frozenset[str]) -> str:
     root = Path(__file__).resolve().parents[1]
     start = [root / folder / f"{kind}.py" for folder in ("recommenders", "fusion") for kind in kinds]
-    start += [root / "recommenders" / "loop.py", Path(protocol.__file__)]
+    start += [root / "recommenders" / "loop.py", Path(protocol.__file__), Path(__file__)]
     seen: dict[Path, bytes] = {}
     todo = [path for path in start if path.is_file()]
     while todo:
@@ -146,7 +175,7 @@ def _imported(source: bytes) -> set[str]:
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         out |= {name.removeprefix("fusionrec.").replace(".", "/") for name in names if name.startswith("fusionrec.")}
-    return {name for name in out if name.split("/")[0] in ("recommenders", "fusion", "evaluation")}
+    return {name for name in out if name.split("/")[0] in ("recommenders", "fusion", "evaluation", "types", "threads")}
 
 
 def _die_with(parent: int) -> None:
@@ -164,6 +193,8 @@ def main(path: Path) -> int:
     job = json.loads(path.read_text(encoding="utf-8"))
     _die_with(job["parent"])
     try:
+        if job["code"] not in ("any", code_digest(kinds(job["model"]))):
+            raise ValueError("the source has changed since this benchmark was started: start it again")
         out = run(job)
     except (FusionrecError, ValueError, MemoryError) as error:
         first = next(iter(str(error).strip().splitlines()), "")
