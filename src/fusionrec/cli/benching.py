@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fusionrec.cli.root import out_file
 from fusionrec.errors import UsageError
 
 
@@ -39,8 +40,7 @@ def run(
     from fusionrec.studies import benchmark, contestants
     from fusionrec.studies.protocol import Rules
 
-    if out is not None and (out.is_dir() or not out.resolve().parent.is_dir()):
-        raise UsageError(f"--out: {out} must be a file in a folder that exists")
+    out_file(out)
     try:
         wanted = Rules(**rules)
     except ValidationError as error:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fusionrec.config import Params
     from fusionrec.paths import Paths
 
@@ -38,6 +40,14 @@ def params_of(paths: Paths) -> Params:
     from fusionrec import config
 
     return config.load(paths.project / "params.yaml")
+
+
+def out_file(out: Path | None) -> None:
+    """Raises UsageError where ``--out`` names no file that can be written."""
+    from fusionrec.errors import UsageError
+
+    if out is not None and (out.is_dir() or not out.resolve().parent.is_dir()):
+        raise UsageError(f"--out: {out} must be a file in a folder that exists")
 
 
 def say(text: str) -> None:

@@ -7,7 +7,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionrec.errors import ConfigError, UsageError
+from fusionrec.cli.root import out_file
+from fusionrec.errors import ConfigError
 
 if TYPE_CHECKING:
     from fusionrec.config import Params
@@ -25,8 +26,7 @@ def run(params: Params, paths: Paths, out: Path | None, say: Callable[[str], Non
     from fusionrec.types import Columns as C
     from fusionrec.types import ItemSet
 
-    if out is not None and (out.is_dir() or not out.resolve().parent.is_dir()):
-        raise UsageError(f"--out: {out} must be a file in a folder that exists")
+    out_file(out)
     if not (paths.splits / "items.parquet").is_file():
         raise ConfigError("data/splits is missing: run `fusionrec repro` (or the stages up to embed) first")
     log = tables.accepted(paths, "interactions")
