@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
-from fusionrec.recommenders.blend import Blend, standardise
+from fusionrec.recommenders.blend import Blend, _within_one_error, standardise
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
 USERS, ITEMS, NEW = 60, 30, 8
@@ -142,3 +142,14 @@ def test_where_validation_has_no_new_item_their_order_stays_that_of_the_parts() 
     asked = Requests(user=np.arange(9, dtype=np.int64), history=train.matrix()[:9])
     lists, _ = model.recommend(asked, 3, candidates)
     assert len({tuple(row) for row in lists.tolist()}) > 1, "everybody gets the same new items in the order of rows"
+
+
+def test_the_choice_is_the_wished_one_among_those_that_are_as_good_as_the_best() -> None:
+    rng = np.random.default_rng(0)
+    best = rng.random(400)
+    near, far = best - rng.normal(0.002, 0.1, 400), best - 0.05
+    assert abs(float((best - near).mean())) < 0.1 / 20
+    wishes = [0.0, 1.0, 2.0]
+    assert _within_one_error([best, near, far], wishes.__getitem__) == 1
+    assert _within_one_error([far, best], [1.0, 0.0].__getitem__) == 1
+    assert _within_one_error([best, best.copy()], [1.0, 1.0].__getitem__) == 0

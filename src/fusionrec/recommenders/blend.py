@@ -4,8 +4,11 @@ Each part's scores are standardised per user over the items it can score. A know
 sum_p w_p z_p; a new one gets offset + scale * sum_p v_p z_p over the parts that can score it, because there the parts
 with content alone have to carry what all carry elsewhere. w, v, scale and offset come from grids by the validation
 metric, zero included, one weight after the other until none improves: first w among the known items, then v among the
-new ones, then offset and scale for all together. A part that adds nothing gets weight 0. Only items that some part
-places high can reach a list, so the search looks at those alone.
+new ones (both then add up to 1), then scale and offset for all together. There the metric is flat: new items cost
+hardly more than they bring until they crowd the lists. So of the placements that are within one standard error of the
+best (paired over users; the rule of Breiman et al., Classification and Regression Trees, 1984) that one is taken which
+finds new items best. A part that adds nothing gets weight 0. Only items that some part places high can reach a list, so
+the search looks at those alone.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ from fusionrec.recommenders.validation import validation_requests
 from fusionrec.types import Bool, Float32, Float64, Int64, Interactions, ItemSet, Requests
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
-SCALES = (1.0, 0.5, 1.5, 2.0, 3.0)  # the first of equally good choices is taken: it keeps what the parts say
-OFFSETS = (-8.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+SCALES = (1.0, 0.5, 1.5, 2.0)  # the first of equally good choices is taken: it keeps what the parts say
+OFFSETS = (-8.0, *(step / 4 for step in range(-6, 9)))
 DEPTH = 100  # items of each part that the search looks at
 CELLS = 20_000_000  # scores of one part that exist at once
 USERS = 6_000  # of validation; more do not change the choice
@@ -86,29 +89,39 @@ class BlendRetriever(Retriever):
         short = _shortlist(self.parts, requests, self.touched)
         k = int(self.spec.metric.partition("@")[2])
 
-        asked = np.diff(positives.indptr).astype(np.float64)
-        wanted = hits(short.items, positives)
+        fresh = positives.multiply(~self.touched[None, :]).tocsr()
+        fresh.eliminate_zeros()
+        judges = [(hits(short.items, p), np.diff(p.indptr).astype(np.float64)) for p in (positives, fresh)]
 
-        def judged(score: Float32) -> float:
+        def listed(score: Float32, group: int = 0) -> Float64:
+            """(B,) the metric of each user over all positives, or over the new ones (NaN where there is none)."""
+            wanted, asked = judges[group]
             place, value = top_k(score, min(k, score.shape[1]))
             found = np.take_along_axis(wanted, place, 1) & ~np.isneginf(value)
             padded = np.pad(found, ((0, 0), (0, k - found.shape[1])))
-            return float(from_hits(padded, asked, (k,))[self.spec.metric].mean())
+            return np.asarray(from_hits(padded, asked, (k,))[self.spec.metric])
+
+        def judged(score: Float32) -> float:
+            return float(listed(score).mean())
 
         known = np.where(short.new, -np.inf, 0).astype(np.float32)
         self.weights, best = _ascend(lambda w: judged(short.sum(w) + known), np.ones(n, bool))
+        self.weights /= self.weights.sum()
         able: Bool = np.any(short.finite & short.new, axis=(1, 2))  # the parts that score new items
         if able.any():
             new = np.where(short.new, 0, -np.inf).astype(np.float32)
             self.new_weights, _ = _ascend(lambda v: judged(short.sum(v) + new), able)
+            self.new_weights /= self.new_weights.sum()
             a, b = short.mixed(self.weights), short.mixed(self.new_weights)
-
-            def placed(scale: float, offset: float) -> float:
-                return judged(np.where(short.new, offset + scale * b, a).astype(np.float32) + short.nothing)
-
             choices = [(scale, offset) for scale in SCALES for offset in OFFSETS]
-            self.scale, self.offset = max(choices, key=lambda c: placed(*c))
-            best = placed(self.scale, self.offset)
+
+            def placed(at: int) -> Float32:
+                scale, offset = choices[at]
+                return np.where(short.new, offset + scale * b, a).astype(np.float32) + short.nothing
+
+            values = [listed(placed(at)) for at in range(len(choices))]
+            chosen = _within_one_error(values, lambda at: float(np.nansum(listed(placed(at), 1))))
+            (self.scale, self.offset), best = choices[chosen], float(values[chosen].mean())
         told = {f"weight_{p}": float(w) for p, w in enumerate(self.weights)}
         told |= {f"new_weight_{p}": float(w) for p, w in enumerate(self.new_weights)}
         watch(0, {**told, "scale": self.scale, "offset": self.offset, f"valid_{self.spec.metric}": best})
@@ -149,6 +162,16 @@ class BlendRetriever(Retriever):
             start = f"part{p}."
             own = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
             part.restore(own, self.fit_ids)
+
+
+def _within_one_error(values: Sequence[Float64], wish: Callable[[int], float]) -> int:
+    """Of the choices whose mean over the users is within one paired standard error of the best, that with the greatest
+    ``wish``; the best where several are equal, then the first."""
+    means = [float(v.mean()) for v in values]
+    best = int(np.argmax(means))
+    apart = [values[best] - v for v in values]
+    good = [at for at, d in enumerate(apart) if d.mean() <= d.std() / np.sqrt(len(d))]
+    return max(good, key=lambda at: (wish(at), means[at], -at))
 
 
 def standardise(scores: Float32) -> Float32:
