@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from fusionrec import cli
@@ -57,6 +61,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     "arguments, code, words",
     [
         (["rnu"], 2, "did you mean 'run'?"), (["run", "trian"], 2, "did you mean 'train'?"),
+        (["confg"], 2, "did you mean 'config'?"), (["config", "shwo"], 2, "did you mean 'show'?"),
         (["run"], 2, "Missing argument"),
         (["plan", "--no-such"], 2, "No such option"), (["use", "moveis"], 2, "did you mean 'movies'?"),
         (["use", "../params"], 2, "no recipe"), (["adopt", "../x"], 2, "a run id"), (["adopt", "nothing"], 2, "no run"),
@@ -71,6 +76,40 @@ def test_mistakes_end_in_their_code_with_a_hint(
 ) -> None:
     found = call(capsys, *arguments)
     assert found[0] == code and words in found[2] and found[2].startswith(f"fusionrec: exit {code} ("), found
+
+
+@pytest.mark.parametrize(
+    "error, code, words",
+    [
+        (KeyboardInterrupt(), 130, "fusionrec: exit 130 (interrupted): "),
+        (typer.Abort(), 130, "fusionrec: exit 130 (interrupted): "),
+        (EOFError("no data left in file"), 1, "fusionrec: exit 1 (bug): EOFError: no data left in file"),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_typer_would_swallow_ends_in_its_line(
+    project: Paths,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Any,
+    code: int,
+    words: str,
+) -> None:
+    def examine(paths: Paths) -> None:
+        raise error
+
+    monkeypatch.setattr("fusionrec.stages.doctor.examine", examine)
+    found = call(capsys, "doctor")
+    assert found[0] == code and found[2].startswith(words), found
+
+
+def test_a_pipe_that_nobody_reads_ends_quietly(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "fusionrec", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_outside_a_project_the_message_says_so(
@@ -175,10 +214,48 @@ def test_plan_says_rows_and_what_is_stale_before_a_run(
     )
     code, out, _ = call(capsys, "plan")
     assert code == 0 and "rows: items 7, interactions 11" in out
-    assert "raw/log" in out and "after ingest" in out and "minutes" in out
+    assert "never ran" in out and "modified" not in out and "after ingest" in out and "minutes" in out
     toy.dvc(project, "repro")
     code, out, _ = call(capsys, "plan")
     assert code == 0 and out.count("up to date") == 2 and "last run" in out and "about 0.0 minutes" in out
+    (root / "log.csv").write_text("other\n")
+    assert "raw/log modified" in call(capsys, "plan")[1]
+
+
+def test_a_batch_is_made_beside_a_run_and_only_one_at_a_time_in_a_place(
+    project: Paths, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    from fusionrec.demo import batches
+    from fusionrec.stages.lock import folder_lock, project_lock
+
+    def made(out: Path, *_: object, **__: object) -> dict[str, int]:
+        out.mkdir()
+        return {"items": 20}
+
+    monkeypatch.setattr(batches, "write", made)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with project_lock(project.home, "flow run", 0), folder_lock(project.home, project.data / "batches/none", "he"):
+            held.set()
+            done.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    try:
+        assert held.wait(30)
+        code, _, last = call(capsys, "demo-batch", "none")
+        assert code == 75 and f"he (pid {os.getpid()}) is at work on" in last and "data/batches/none" in last
+        code, out, _ = call(capsys, "demo-batch", "none", "--out", "data/batches/second")
+        assert code == 0 and "wrote data/batches/second (20 items)" in out, (
+            "the run holding the project is no matter"
+        )
+    finally:
+        done.set()
+        other.join()
+    assert call(capsys, "demo-batch", "none")[0] == 0
 
 
 def test_doctor_finds_what_is_missing(
@@ -192,14 +269,12 @@ def test_doctor_finds_what_is_missing(
 
     found = {(f.level, f.topic) for f in examine(project)}
     assert {("fail", "privacy"), ("fail", "source"), ("warn", "bundle"), ("warn", "isolated"), ("ok", "lock")} <= found
-    code, out, _ = call(capsys, "doctor")
+    code, out, last = call(capsys, "doctor")
     assert code == 78 and "no bundle yet" in out
+    assert last.startswith("fusionrec: exit 78 (configuration): ") and " checks failed: " in last
 
 
 def test_dvcs_site_cache_is_private_for_a_bare_dvc_too(project: Paths) -> None:
-    import subprocess
-    import sys
-
     environment = {k: v for k, v in toy.environment(project).items() if k != "DVC_SITE_CACHE_DIR"}
     done = subprocess.run(
         [sys.executable, "-c", "from dvc.repo import Repo; print(Repo('.').site_cache_dir)"],

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fusionrec.cli.root import app, params_of, print_table, project, say
+from fusionrec.errors import ConfigError
 
 PANEL = "Upkeep"
 
@@ -23,8 +24,9 @@ def doctor() -> None:
 
     found = examine(project())
     print_table([{"": f.level, "topic": f.topic, "found": f.text} for f in found])
-    if any(f.level == "fail" for f in found):
-        raise SystemExit(78)
+    failed = [f"{f.topic}: {f.text}" for f in found if f.level == "fail"]
+    if failed:
+        raise ConfigError("\n".join([f"{len(failed)} of {len(found)} checks failed:", *failed]))
 
 
 @app.command(rich_help_panel=PANEL)
