@@ -68,6 +68,17 @@ class Train(Spec):
     singles: bool = Field(True, description="also train the same model on each modality alone, for the table")
     baselines: tuple[AnyRetriever, ...] = ()
 
+    @model_validator(mode="after")
+    def _one_of_each_kind(self) -> Train:
+        kinds = [spec.kind for spec in self.baselines]
+        twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+        if twice:
+            raise ValueError(
+                f"baselines: found {', '.join(f'{kinds.count(kind)} of kind {kind!r}' for kind in twice)}, expected at "
+                "most one of each kind (a baseline's files and its row in the table carry the name of its kind)"
+            )
+        return self
+
 
 class Evaluate(Spec):
     """The protocol of the evaluate stage."""

@@ -6,12 +6,14 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fusionrec.config import Params
 from fusionrec.data import split
 from fusionrec.embeddings import base as embeddings
+from fusionrec.errors import ConfigError, DataRejected
 from fusionrec.paths import Paths
 from fusionrec.recommenders.base import RetrieverSpec
 from fusionrec.recommenders.checkpoints import resumable
@@ -28,12 +30,14 @@ def run(params: Params, paths: Paths) -> Report:
     """Writes data/model/ and data/baselines/<name>/; see docs/contracts.md.
 
     An interrupted run goes on from its checkpoints. Under torchrun every process trains and process 0 alone writes.
+    Raises DataRejected where there is nothing to train on, and ConfigError where a model cannot be fitted to what is
+    there (timestamps that it needs, a catalogue that is too large for it, a training that diverged).
     """
     report = Report("train")
     data = split.load(paths, ("train", "valid"))
     items = embeddings.load(paths, tuple(params.modalities)) if params.modalities else ItemSet(ids=data.items)
     if items.ids != data.items:
-        raise ValueError("the embeddings and the splits speak of different items: run `dvc repro`")
+        raise DataRejected("the embeddings and the splits speak of different items: run `dvc repro`")
     report.counts |= {
         "users": data.train.n_users,
         "items": len(items),
@@ -42,14 +46,17 @@ def run(params: Params, paths: Paths) -> Report:
     }
     chosen = params.train.retriever
     models: list[tuple[Path, RetrieverSpec, str, ItemSet]] = [(paths.model, chosen, chosen.kind, items)]
-    models += [(paths.baselines / spec.kind, spec, spec.kind, items) for spec in params.train.baselines]
+    for spec in params.train.baselines:
+        label = spec.kind if spec.kind != chosen.kind else f"{spec.kind} (baseline)"
+        models.append((paths.baselines / spec.kind, spec, label, items))
     if params.train.singles and len(items.modalities) > 1:
         for name in items.modalities:
             models.append((paths.baselines / f"only-{name}", chosen, f"only-{name}", items.only(name)))
     checkpoints = _checkpoints(params, paths)
     for folder, spec, label, use in models:
         start = time.monotonic()
-        with resumable(checkpoints / label):
+        own = chosen.kind if folder == paths.model else folder.relative_to(paths.data)  # a baseline may be of its kind
+        with resumable(checkpoints / own), _fitting(label):
             curve = _one(params, paths, data, folder, spec, label, use)
         report.seconds[label] = time.monotonic() - start
         valid = [c["valid_ndcg@20"] for c in curve if "valid_ndcg@20" in c]
@@ -58,6 +65,15 @@ def run(params: Params, paths: Paths) -> Report:
     if world()[0] == 0:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return report
+
+
+@contextmanager
+def _fitting(label: str) -> Iterator[None]:
+    """What a model says against the data or its parameters, as a message for the user instead of a bug."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"{label}: {error}") from error
 
 
 def _checkpoints(params: Params, paths: Paths) -> Path:
