@@ -7,17 +7,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fusionrec.errors import ConfigError
+from fusionrec.errors import Busy, ConfigError
 from fusionrec.evaluation import metrics
 from fusionrec.studies import benchmark, comparison, contestants, protocol, unit
 from fusionrec.studies.benchmark import Effort
+from fusionrec.studies.runner import Runner
 from tests.studies import folders
+from tests.studies.toys import Few
 
 MODELS = contestants.chosen(["item_knn", "popularity"], None)
 EFFORT = Effort(trials=2, seeds=1, jobs=2, test_selected=True)
@@ -124,6 +127,64 @@ def test_what_fails_is_told_and_the_others_go_on(world: tuple[Path, dict[str, An
     assert good["failed"] == [] and results["tests"]["all"][0]["places"] == {"popularity": "alone"}
     rows = benchmark.rows_for_people(results)
     assert rows[1]["model"] == "bad" and rows[1]["Recall@20"].startswith("failed: ValueError: the loss is")
+
+
+class Scripted(Runner):
+    """A runner whose units end as ``script`` says, by how often each was asked for."""
+
+    script: Any
+    asked: Counter[int]
+
+    def run(self, who: contestants.Contestant, what: str, seed: int) -> dict[str, Any]:
+        size = who.spec.size  # type: ignore[attr-defined]
+        self.asked[size] += 1
+        return dict(self.script(size, self.asked[size]))
+
+
+def scripted(folder: Path, script: Any) -> Scripted:
+    runner = Scripted(folder, protocol.Rules(), folder / "state")
+    runner.script, runner.asked = script, Counter()
+    return runner
+
+
+FEW = contestants.Contestant("few", Few())
+
+
+@pytest.mark.parametrize(
+    "reason", ["ended by SIGKILL: ", "TimeoutError: not done after 120 s", "ended with 1: OSError"]
+)
+def test_a_unit_that_did_not_end_by_itself_is_asked_for_again_by_the_next_run(tmp_path: Path, reason: str) -> None:
+    def script(size: int, time: int) -> dict[str, Any]:
+        lost = {"status": "failed", "reason": reason}
+        return lost if size == 5 and time == 1 else {"status": "done", "valid": size / 10}
+
+    runner = scripted(tmp_path, script)
+    first = benchmark.choose(runner, FEW, 3, "d")
+    assert first.model.spec == Few(size=4) and [t.reason for t in first.trials if t.state == "failed"] == [reason]
+    second = benchmark.choose(runner, FEW, 3, "d")
+    assert second.model.spec == Few(size=5) and {t.state for t in second.trials} == {"done"}
+    assert runner.asked == {4: 1, 2: 1, 5: 2}
+
+
+def test_a_search_in_which_all_failed_is_told_and_any_other_trouble_stops_the_benchmark(tmp_path: Path) -> None:
+    failed = {"status": "failed", "reason": "ValueError: the loss is nan"}
+    runner = scripted(tmp_path, lambda size, time: failed)
+    choice = benchmark.choose(runner, FEW, 3, "d")
+    assert choice.model == FEW and choice.found is None and len(choice.trials) == 3
+    entry = benchmark._entry(choice, [failed], Effort(trials=3))
+    assert [t["reason"] for t in entry["trials"]] == ["ValueError: the loss is nan"] * 3 and entry["valid"] is None
+    assert [t.reason for t in benchmark.choose(runner, FEW, 3, "d").trials] == ["ValueError: the loss is nan"] * 3
+    assert runner.asked == {4: 1, 2: 1, 5: 1}, "what failed by itself is not repeated"
+    with pytest.raises(ConfigError, match="made with other data"):
+        benchmark.choose(runner, FEW, 3, "another")
+
+
+def test_two_benchmarks_on_the_same_units_are_excluded(tmp_path: Path) -> None:
+    folder = folders.write(tmp_path / "planted")
+    state = tmp_path / "home" / "bench" / protocol.load(folder).digest[:16]
+    with benchmark.alone(state), pytest.raises(Busy, match="another process computes in units"):
+        benchmark.run(folder, MODELS, EFFORT, tmp_path / "home")
+    assert not list(state.rglob("*.json"))
 
 
 def test_a_training_that_takes_too_long_is_cut_short_and_says_so(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fusionrec.errors import Busy, ConfigError
 from fusionrec.studies import file, search
-from fusionrec.studies.search import Found, Told, Trial
+from fusionrec.studies.search import AllFailed, Found, Told, Trial, Unfinished
 from tests.studies.toys import Few, Pair, Plain, Toy, Wide, score
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,16 +168,56 @@ def test_a_failed_trial_keeps_its_reason_and_the_search_goes_on(tmp_path: Path) 
     assert lines(run(tmp_path / "s.db", failing, trials=14)) == lines(found), "failed trials are not tried again"
 
 
-def test_a_trial_that_takes_too_long_fails_when_it_reports(tmp_path: Path) -> None:
-    def slow(spec: Any, report: Told) -> float:
-        for epoch in range(100):
-            time.sleep(0.0 if spec.size == 4 else 0.05)
-            report(epoch, 0.5)
-        return 1.0
+class Clock:
+    """What the search takes for the time."""
 
-    found = run(tmp_path / "s.db", slow, Few(), seconds=2.0, trials=2)
-    assert found.trials[0].state == "done" and found.trials[1].state == "failed"
-    assert found.trials[1].reason.startswith("TimeoutError: stopped after 2 s in epoch ") and found.spec == Few()
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_trial_that_takes_too_long_fails_when_it_reports_and_is_tried_again_with_more_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, tried = Clock(), []
+    monkeypatch.setattr("fusionrec.studies.search.time", clock)
+
+    def slow(spec: Any, report: Told) -> float:
+        tried.append(spec.size)
+        for epoch in range(100):
+            clock.now += 0.0 if spec.size == 5 else 0.0625
+            report(epoch, 0.5)
+        return float(spec.size)
+
+    found = run(tmp_path / "s.db", slow, Few(), seconds=2.0, trials=3)
+    assert [t.state for t in found.trials if t.point["size"] != 5] == ["failed", "failed"] and found.spec == Few(size=5)
+    assert found.trials[0].reason.startswith("TimeoutError: stopped after 2 s in epoch 32;")
+    assert len(tried) == 3
+    assert lines(run(tmp_path / "s.db", slow, Few(), seconds=1.0, trials=3)) == lines(found) and len(tried) == 3
+    told: list[Trial] = []
+    more = run(tmp_path / "s.db", slow, Few(), seconds=60.0, trials=3, watch=told.append)
+    assert sorted(tried[3:]) == [2, 4] and {t.state for t in more.trials} == {"done"}
+    assert [t.point for t in more.trials] == [t.point for t in found.trials], "the given point stays the first"
+    assert [t.number for t in told] == [0, 1, 2, 3, 3, 4, 4], "numbers are never given twice"
+    assert lines(run(tmp_path / "s.db", slow, Few(), trials=3)) == lines(more) and len(tried) == 5
+
+
+def test_what_was_ended_from_outside_is_tried_once_more_by_the_next_call(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def killed(spec: Any, report: Told) -> float:
+        calls.append(spec.size)
+        if spec.size == 2 and calls.count(2) < 3:
+            raise Unfinished("ended by SIGKILL: ")
+        return float(spec.size)
+
+    for round_ in (1, 2):
+        found = run(tmp_path / "s.db", killed, Few(), trials=3)
+        lost = next(t for t in found.trials if t.point["size"] == 2)
+        assert (lost.state, lost.reason) == ("failed", "ended by SIGKILL: ") and calls.count(2) == round_
+    assert {t.state for t in run(tmp_path / "s.db", killed, Few(), trials=3).trials} == {"done"}
+    assert sorted(calls) == [2, 2, 2, 4, 5]
 
 
 def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
@@ -185,8 +225,9 @@ def test_when_all_fail_the_first_reason_is_told(tmp_path: Path) -> None:
         raise ValueError("no items")
 
     for _ in range(2):
-        with pytest.raises(ConfigError, match="all 3 trials of few failed; the first: ValueError: no items"):
+        with pytest.raises(AllFailed, match="all 3 trials of few failed; the first: ValueError: no items") as stop:
             run(tmp_path / "s.db", wrong, Few(), trials=3)
+        assert [t.reason for t in stop.value.trials] == ["ValueError: no items"] * 3
 
 
 def test_another_spec_space_data_or_seed_is_refused(tmp_path: Path) -> None:
@@ -199,6 +240,7 @@ def test_another_spec_space_data_or_seed_is_refused(tmp_path: Path) -> None:
         ({"spec": Few(size=2)}, "another spec"),
         ({"spec": Wider()}, "another search space"),
         ({"data": "e"}, "made with other data: its values"),
+        ({"code": "c"}, "made with other code"),
         ({"seed": 1}, "another seed"),
     ):
         with pytest.raises(ConfigError, match=words):

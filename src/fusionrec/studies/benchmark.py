@@ -17,6 +17,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ from fusionrec.errors import ConfigError
 from fusionrec.recommenders.base import RetrieverSpec
 from fusionrec.studies import comparison, protocol
 from fusionrec.studies.contestants import Contestant
+from fusionrec.studies.file import exclusive
 from fusionrec.studies.protocol import Bench, Rules
 from fusionrec.studies.runner import GRACE, Runner
-from fusionrec.studies.search import Found, search
+from fusionrec.studies.search import AllFailed, Found, Trial, Unfinished, search
 from fusionrec.studies.space import digest, replaced, space_of
 
 FORMAT_VERSION = 1
+SEARCH_VERSION = 2  # of what is kept of a search; an older one is made anew, from the units that are there
+CUT = ("ended ", "TimeoutError: not done")
+"""How the reason begins of a unit that did not end by itself: the runner repeats it another time, so do searches."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,12 @@ class Effort:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a model chose: ``model`` with the chosen spec, its search (None where there was none)."""
+    """What a model chose: ``model`` with the chosen spec, its search (None where there was none or all of it failed),
+    and the trials of the search."""
 
     model: Contestant
     found: Found | None
+    trials: tuple[Trial, ...] = ()
 
 
 def run(
@@ -65,8 +72,8 @@ def run(
 ) -> dict[str, Any]:
     """The results as JSON values. ``home``: the private state; units lie in ``home/bench/<digest>``.
 
-    A model whose units fail is told with its reason; the others go on. Raises DataRejected for a broken folder and
-    ConfigError where no model came through.
+    A model whose units fail is told with its reason; the others go on. Raises DataRejected for a broken folder,
+    ConfigError where no model came through, and Busy where another process works on the same units.
     """
     bench = protocol.load(folder, rules)
     if len(bench.test) == 0:
@@ -74,7 +81,7 @@ def run(
     state = home / "bench" / bench.digest[:16]
     threads = max((os.cpu_count() or 1) // effort.jobs, 1)
     runner = Runner(folder, rules, state, effort.minutes, threads, effort.grace, effort.any_code, say)
-    with ThreadPoolExecutor(effort.jobs) as pool:
+    with alone(state), ThreadPoolExecutor(effort.jobs) as pool:
         try:
             choices = list(pool.map(lambda who: choose(runner, who, effort.trials, bench.known.digest), models))
             seeds = range(effort.seeds)
@@ -87,6 +94,11 @@ def run(
     return _results(bench, rules, effort, choices, units, selected)
 
 
+def alone(state: Path) -> AbstractContextManager[None]:
+    """Hold the folder of the units; two processes there would overwrite each other's files. Raises Busy."""
+    return exclusive(state / "units", "computes")
+
+
 def choose(runner: Runner, who: Contestant, trials: int, data: str) -> Choice:
     """The model with the spec that validation likes best. Where every trial fails: its spec as it is."""
     if trials and who.trials is not None:
@@ -96,18 +108,20 @@ def choose(runner: Runner, who: Contestant, trials: int, data: str) -> Choice:
 
     def evaluate(spec: RetrieverSpec, report: Any) -> float:
         result = runner.run(Contestant(who.label, spec, who.fusion), "valid", 0)
+        if result["status"] != "done" and result["reason"].startswith(CUT):
+            raise Unfinished(result["reason"])
         if result["status"] != "done":
-            raise ValueError(result["reason"])
+            raise ValueError(result["reason"].removeprefix("ValueError: "))  # the search tells the kind again
         return float(result["valid"])
 
-    name = digest([who.sections(), runner.code(who), runner.minutes])[:16]
+    name = digest([who.sections(), runner.code(who), runner.minutes, SEARCH_VERSION])[:16]
     storage = runner.state / who.label / f"search-{name}.db"
     try:
         found = search(who.spec, evaluate, trials=trials, seed=0, storage=storage, name=name, data=data)
-    except ConfigError as error:
-        runner.say(f"{who.label}: {str(error).splitlines()[0]}")
-        return Choice(who, None)
-    return Choice(Contestant(who.label, found.spec, who.fusion), found)
+    except AllFailed as error:
+        runner.say(f"{who.label}: {str(error).splitlines()[0]}; it goes on with its parameters as given")
+        return Choice(who, None, error.trials)
+    return Choice(Contestant(who.label, found.spec, who.fusion), found, found.trials)
 
 
 def _test_selected(runner: Runner, pool: ThreadPoolExecutor, choice: Choice) -> dict[str, Any] | None:
@@ -192,14 +206,13 @@ def _results(
 def _entry(choice: Choice, tested: Sequence[Mapping[str, Any]], effort: Effort) -> dict[str, Any]:
     good = [unit for unit in tested if unit["status"] == "done"]
     failed = [str(unit["reason"]) for unit in tested if unit["status"] != "done"]
-    trials = choice.found.trials if choice.found else ()
     return {
         "label": choice.model.label,
         "chosen": choice.model.sections(),
         "valid": round(choice.found.value, 6) if choice.found else None,
         "trials": [
             {"point": dict(t.point), "state": t.state, "value": t.value, "reason": t.reason, "seconds": t.seconds}
-            for t in trials
+            for t in choice.trials
         ],
         "seeds": len(good),
         "failed": failed,
@@ -246,7 +259,11 @@ def rows_for_people(results: Mapping[str, Any], part: str = "all") -> list[dict[
         row |= {"Recall@10": _mean(m["recall@10"]), "NDCG@10": _mean(m["ndcg@10"])}
         if part == "all":
             row["validation"] = f"{sum(entry['valid_seeds']) / len(entry['valid_seeds']):.4f}"
-        row["trials, seeds"] = f"{len(entry['trials'])}, {entry['seeds']}"
+        lost = sum(trial["state"] != "done" for trial in entry["trials"])
+        told = f"{len(entry['trials'])}" + (
+            f" ({'all' if lost == len(entry['trials']) else lost} failed)" if lost else ""
+        )
+        row["trials, seeds"] = f"{told}, {entry['seeds']}"
         row["seconds"] = f"{sum(entry['seconds']) / len(entry['seconds']):.0f}"
         row["epochs"] = "/".join(str(e) for e in entry["epochs"]) if any(entry["epochs"]) else "–"
         row["epochs"] += f" ({entry['capped']} cut short)" if entry["capped"] else ""

@@ -21,6 +21,7 @@ _MEANING = {
     "spec": "another spec (its parameters were changed)",
     "space": "another search space",
     "data": "other data",
+    "code": "other code (the models' or what judges them)",
     "settings": "another seed or pruning",
 }
 
@@ -37,14 +38,14 @@ def forget(storage: Path) -> None:
 
 
 @contextmanager
-def exclusive(storage: Path) -> Iterator[None]:
-    """Hold the file's lock, which the kernel drops with its holder. Raises Busy."""
+def exclusive(storage: Path, what: str = "searches") -> Iterator[None]:
+    """Hold the file's lock, which the kernel drops with its holder. Raises Busy, saying ``what`` the other one does."""
     storage.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = FileLock(storage.with_name(storage.name + ".lock"), mode=0o600)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise Busy(f"another process searches in {storage.name}; wait for it or stop it") from None
+        raise Busy(f"another process {what} in {storage.name}; wait for it or stop it") from None
     try:
         yield
     finally:
@@ -97,7 +98,7 @@ def opened(storage: Path, name: str, about: Mapping[str, str], prune: bool) -> I
 
 
 def _refuse_another(name: str, storage: Path, kept: Mapping[str, str], about: Mapping[str, str]) -> None:
-    differ = [meaning for key, meaning in _MEANING.items() if kept.get(key) != about[key]]
+    differ = [meaning for key, meaning in _MEANING.items() if kept.get(key) != about.get(key)]
     if differ:
         raise AnotherSearch(
             f"the search {name!r} in {storage.name} was made with {' and '.join(differ)}: its values cannot be "

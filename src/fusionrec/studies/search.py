@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ Told = Callable[[int, float], None]
 Evaluate = Callable[[RetrieverSpec, Told], float]
 _STARTUP = 5  # points drawn at random before TPE has something to go by
 _REDRAWS = 3  # points in a row that are known already, before one is drawn among those that are not
-_SAME, _REASON, _SECONDS = "same_as", "reason", "seconds"
+_SAME, _REASON, _SECONDS, _CUT = "same_as", "reason", "seconds", "cut"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,24 @@ class Trial:
 
 @dataclass(frozen=True)
 class Found:
-    """The best spec, its value on validation, every trial, and which of them it is."""
+    """The best spec, its value on validation, every point's last trial (the given one's first), and which is best."""
 
     spec: RetrieverSpec
     value: float
     trials: tuple[Trial, ...]
     best: Trial = field(kw_only=True)
+
+
+class AllFailed(ConfigError):
+    """No trial of a search gave a value; ``trials`` has their reasons."""
+
+    def __init__(self, message: str, trials: tuple[Trial, ...]) -> None:
+        super().__init__(message)
+        self.trials = trials
+
+
+class Unfinished(Exception):  # noqa: N818  (as above: an end)
+    """Raised by ``evaluate`` where a trial did not come to an end of its own (killed, no time left)."""
 
 
 class Pruned(Exception):  # noqa: N818  (an end like another, no error)
@@ -73,6 +85,7 @@ def search(
     name: str,
     watch: Callable[[Trial], None] | None = None,
     data: str = "",
+    code: str = "",
     prune: bool = False,
     seconds: float | None = None,
 ) -> Found:
@@ -81,18 +94,22 @@ def search(
     ``storage``: a sqlite file; what was finished there under ``name`` counts, and a trial that was running when its
     process died is repeated. Points are never tried twice, and a space with fewer points ends the search early.
     ``watch`` gets each finished trial that was there before, then each new one at its beginning and at its end.
-    ``data``: a digest of everything else that a value depends on. ``prune``: end trials that are worse than the median
-    at the same epoch; budgets are then unequal. ``seconds``: what one trial may take, looked at when it reports.
+    ``data``: a digest of everything else that a value depends on, ``code``: of the source that computes it. ``prune``:
+    end trials that are worse than the median at the same epoch; budgets are then unequal. ``seconds``: what one trial
+    may take, looked at when it reports.
 
-    A trial whose ``evaluate`` raises ValueError, MemoryError, TimeoutError or gives no finite number has failed, with
-    its reason, and the search goes on. Any other exception ends the search and leaves the trial to be repeated.
-    Raises ConfigError where the study was made with another spec, space, data or seed, where every trial failed, and
-    where the file cannot be used; Busy where another process searches in it.
+    A trial whose ``evaluate`` raises ValueError, MemoryError, TimeoutError, Unfinished or gives no finite number has
+    failed, with its reason, and the search goes on. A later call tries the point once more where it was Unfinished, or
+    where it was stopped for its time and may take more now. Any other exception ends the search and leaves the trial
+    to be repeated.
+    Raises ConfigError where the study was made with another spec, space, data, code or seed and where the file cannot
+    be used; AllFailed where every trial failed; Busy where another process searches in it.
     """
     if trials < 1:
         raise ValueError(f"a search needs at least one trial, found {trials}")
     space = space_of(spec)
-    about = {
+    about = {"code": code} if code else {}
+    about |= {
         "spec": digest(spec),
         "space": space.digest(),
         "data": data,
@@ -100,23 +117,30 @@ def search(
     }
     tell = watch or (lambda trial: None)
     with exclusive(storage), opened(storage, name, about, prune) as study:
-        _give_back(study, space)
-        for trial in _history(study, space)[:trials]:
-            tell(trial)
-        while len(kept := _history(study, space)) < min(trials, space.size):
-            asked, point = _next(study, space, seed)
-            tell(Trial(len(kept), space.values(point), "running", study=study.user_attrs["id"]))
+        again = _again(study, space, trials, seconds)
+        _give_back(study, space, again)
+        asked_for = list(dict(_history(study, space)))[:trials]
+        for point, trial in _history(study, space):
+            if point in asked_for:
+                tell(trial)
+        while again or len(dict(_history(study, space))) < min(trials, space.size):
+            asked, point = _next(study, space, seed, again)
+            number = len(_history(study, space))
+            tell(Trial(number, space.values(point), "running", study=study.user_attrs["id"]))
             _run(study, asked, space, point, evaluate, seconds)
-            tell(_history(study, space)[-1])
-    return _best(space, tuple(kept[:trials]))
+            again.discard(point)
+            tell(_history(study, space)[number][1])
+        last = dict(_history(study, space))  # a point that was tried again stays where it was, with its new end
+    return _best(space, tuple(last.values())[:trials])
 
 
 def _best(space: Space, trials: tuple[Trial, ...]) -> Found:
     done = [trial for trial in trials if trial.state == "done" and trial.value is not None]
     if not done:
-        raise ConfigError(
+        raise AllFailed(
             f"all {len(trials)} trials of {space.spec.kind} failed; the first: {trials[0].reason}\n"
-            "correct the cause and start the search anew"
+            "correct the cause and start the search anew",
+            trials,
         )
     best = max(done, key=lambda trial: (trial.value, -trial.number))
     return Found(replaced(space.spec, best.point), float(best.value or 0.0), trials, best=best)
@@ -148,6 +172,9 @@ def _run(study: Any, asked: Any, space: Space, point: Point, evaluate: Evaluate,
             value, reason = None, f"its value is {value}"
     except Pruned as stop:
         state, reason = TrialState.PRUNED, str(stop)
+    except Unfinished as stop:
+        reason = str(stop) or "ended from outside"
+        asked.set_user_attr(_CUT, True)
     except (ValueError, MemoryError, TimeoutError) as error:
         text = next(iter(str(error).strip().splitlines()), "")
         reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -157,19 +184,20 @@ def _run(study: Any, asked: Any, space: Space, point: Point, evaluate: Evaluate,
     study.tell(asked, value, state=state)
 
 
-def _next(study: Any, space: Space, seed: int) -> tuple[Any, Point]:
-    """The next point that was not tried yet; known ones that TPE draws on the way are told with their known end."""
+def _next(study: Any, space: Space, seed: int, again: Set[Point]) -> tuple[Any, Point]:
+    """The next point that was not tried yet, or is to be tried ``again``; known ones that TPE draws on the way are
+    told with their known end."""
     from optuna.trial import TrialState
 
     distributions = space.distributions()
     for draw in range(space.size + _REDRAWS + 1):
-        known = {space.read(t.params): t for t in reversed(_ended(study)) if _SAME not in t.user_attrs}
+        known = {point: t for t in _tried(study) if (point := space.read(t.params)) not in again}
         number = len(_ended(study))
         study.sampler = _sampler(np.random.SeedSequence([seed, number]))
-        if space.own not in known:
+        if space.own not in known and space.own not in again:
             if not study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
                 study.enqueue_trial(space.params(space.own))
-        elif draw >= _REDRAWS:
+        elif draw >= _REDRAWS and not again:
             study.enqueue_trial(space.params(_untried(space, set(known), seed, number)))
         asked = study.ask(distributions)
         point = space.read(asked.params)
@@ -213,14 +241,33 @@ def _ended(study: Any) -> list[Any]:
     ]
 
 
-def _history(study: Any, space: Space) -> list[Trial]:
-    """What was really tried, numbered from 0 in its order."""
+def _tried(study: Any) -> list[Any]:
+    """Those of :func:`_ended` that were really computed."""
+    return [trial for trial in _ended(study) if _SAME not in trial.user_attrs]
+
+
+def _again(study: Any, space: Space, trials: int, seconds: float | None) -> set[Point]:
+    """Of the first ``trials`` points those that deserve another trial: the last one did not come to an end of its own,
+    or was stopped for its time and may take longer now."""
+    last = {space.read(trial.params): trial for trial in _tried(study)}
+    out = set()
+    for point, trial in list(last.items())[:trials]:
+        late = str(trial.user_attrs.get(_REASON, "")).startswith("TimeoutError")
+        more = seconds is None or seconds > trial.user_attrs.get(_SECONDS, 0.0)
+        if trial.state.name == "FAIL" and (_CUT in trial.user_attrs or (late and more)):
+            out.add(point)
+    return out
+
+
+def _history(study: Any, space: Space) -> list[tuple[Point, Trial]]:
+    """What was really tried, numbered from 0 in its order; a point comes again where it was tried again."""
     names: dict[str, Literal["done", "failed", "pruned"]] = {"COMPLETE": "done", "FAIL": "failed", "PRUNED": "pruned"}
-    tried = [trial for trial in _ended(study) if _SAME not in trial.user_attrs]
-    return [
-        Trial(
+    out = []
+    for number, trial in enumerate(_tried(study)):
+        point = space.read(trial.params)
+        told = Trial(
             number,
-            space.values(space.read(trial.params)),
+            space.values(point),
             names[trial.state.name],
             float(trial.value) if trial.state.name == "COMPLETE" else None,
             str(trial.user_attrs.get(_REASON, "")),
@@ -228,12 +275,13 @@ def _history(study: Any, space: Space) -> list[Trial]:
             tuple(sorted(trial.intermediate_values.items())),
             study.user_attrs["id"],
         )
-        for number, trial in enumerate(tried)
-    ]
+        out.append((point, told))
+    return out
 
 
-def _give_back(study: Any, space: Space) -> None:
-    """Queue what was running when its process died, once more. We hold the file's lock: nobody works on it."""
+def _give_back(study: Any, space: Space, again: Iterable[Point]) -> None:
+    """Queue what was running when its process died, and what is to be tried again. We hold the file's lock: nobody
+    works on it."""
     from optuna.trial import TrialState
 
     fields = set(space.choices)
@@ -241,3 +289,8 @@ def _give_back(study: Any, space: Space) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
         if set(trial.params) == fields:  # else it died while it was drawn, and is drawn again
             study.enqueue_trial(dict(trial.params))
+    queued = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+    waiting = [trial.system_attrs.get("fixed_params") for trial in queued]
+    for params in map(space.params, sorted(again)):
+        if params not in waiting:
+            study.enqueue_trial(params)
