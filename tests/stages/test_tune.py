@@ -172,12 +172,18 @@ def test_a_loaded_pair_of_splits_refuses_the_third(project: Make) -> None:
         split.load(paths, tune.SPLITS).test  # noqa: B018
 
 
-def test_trials_are_kept_until_fresh_and_another_project_state_is_refused(project: Make) -> None:
+def test_trials_are_kept_until_fresh_and_another_project_state_is_refused(
+    project: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     params, paths = project()
     first = tune.run(params, paths, trials=2)
     more = tune.run(params, paths, trials=4)
     assert told(more)[1]["parts.1.width"] == told(first)[1]["parts.1.width"] and more.counts["from earlier calls"] == 2
     assert tune.run(params, paths, trials=3).counts["from earlier calls"] == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(tune, "code_digest", lambda kinds: f"another digest of {sorted(kinds)}")
+        with pytest.raises(ConfigError, match="made with other code .*fusionrec tune --fresh"):
+            tune.run(params, paths, trials=4)
     changed = params.model_copy(update={"train": params.train.model_copy(update={"seed": 8})})
     with pytest.raises(ConfigError, match="made with other data and another seed .*fusionrec tune --fresh"):
         tune.run(changed, paths, trials=4)

@@ -22,9 +22,11 @@ from fusionrec.registry.sealed import sha256_file
 from fusionrec.registry.trials import StudyRecord, TrialRecord
 from fusionrec.stages.params_file import write_retriever
 from fusionrec.stages.trials import Watch, rows, shown, text
+from fusionrec.studies.contestants import dump
 from fusionrec.studies.file import AnotherSearch, forget
 from fusionrec.studies.search import Evaluate, Found, Told, Trial, search
 from fusionrec.studies.space import digest, space_of
+from fusionrec.studies.unit import code_digest, kinds
 from fusionrec.types import ItemSet, Report
 
 SPLITS = ("train", "valid")
@@ -43,10 +45,10 @@ def run(
 ) -> Report:
     """Search until ``trials`` trials are finished, those of earlier calls among them, and report them all.
 
-    ``fresh`` throws earlier trials away; ``minutes`` bounds one trial; ``adopt`` writes the best parameters to
-    params.yaml; ``watch`` gets each trial at its beginning and its end. Raises DataRejected without validation pairs
-    and ConfigError where there is nothing to search, where the earlier trials were made with other parameters or
-    data, and where every trial failed.
+    ``fresh`` throws earlier trials away; ``minutes`` bounds one trial, and those that an earlier call stopped sooner
+    are tried again; ``adopt`` writes the best parameters to params.yaml; ``watch`` gets each trial at its beginning and
+    its end. Raises DataRejected without validation pairs and ConfigError where there is nothing to search, where the
+    earlier trials were made with other parameters, data or code, and where every trial failed.
     """
     start = time.monotonic()
     data = split.load(paths, ("train", "valid"))
@@ -80,6 +82,7 @@ def run(
             name=spec.kind,
             watch=tell,
             data=_data(params, paths, metric),
+            code=code_digest(kinds([dump(spec), dump(params.train.fusion)])),
             seconds=None if minutes is None else 60.0 * minutes,
             kept=kept,
         )
