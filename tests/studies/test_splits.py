@@ -10,7 +10,7 @@ import pytest
 
 from fusionrec.data.split import GlobalTime
 from fusionrec.errors import ConfigError
-from fusionrec.recommenders.ease import EASE
+from fusionrec.recommenders.ease import EASE, EASERetriever
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.studies import splits
 from fusionrec.types import ItemSet, item_order
@@ -69,6 +69,13 @@ def test_every_protocol_holds_every_model_with_its_interval(found):
     by_time = found["splits"][-1]
     assert by_time["pairs"]["train"] == pytest.approx(0.8 * drifting().height, abs=2)
     assert by_time["pairs"]["test"] == pytest.approx(0.1 * drifting().height, abs=2)
+
+
+def test_a_model_that_cannot_be_fitted_is_no_bug(monkeypatch):
+    monkeypatch.setattr(EASERetriever, "max_items", 7)
+    pairs = drifting()
+    with pytest.raises(ConfigError, match="ease, random split: EASERetriever serves at most 7 items, found 45"):
+        splits.side_by_side(pairs, catalogue(), MODELS, splits.protocols(pairs), ks=(5,), metric="recall@5")
 
 
 def test_a_drifting_taste_flatters_the_random_split_and_not_the_temporal_one(found):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionrec.cli.root import out_file
-from fusionrec.errors import ConfigError
+from fusionrec.errors import ConfigError, DataRejected
 
 if TYPE_CHECKING:
     from fusionrec.config import Params
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, paths: Paths, out: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
-    """Raises ConfigError without timestamps or before the stages split and embed have run; UsageError for ``out``."""
+    """Raises ConfigError without timestamps, before the stages split and embed have run, and where a model cannot be
+    fitted; DataRejected where embeddings and tables differ; UsageError for ``out``."""
     from fusionrec.data import tables
     from fusionrec.data.files import write_json
     from fusionrec.data.positives import positive_pairs
@@ -35,6 +36,8 @@ def run(params: Params, paths: Paths, out: Path | None, say: Callable[[str], Non
     first = log[C.TIME].min() if C.TIME in log.columns else None
     ids = tuple(splits.split.item_order(tables.accepted(paths, "items")[C.ITEM].to_list()))
     items = embeddings.load(paths, tuple(params.modalities)) if params.modalities else ItemSet(ids)
+    if items.ids != ids:
+        raise DataRejected("the embeddings and the tables speak of different items: run `fusionrec repro`")
     train, how = params.train, params.evaluate
     models = {spec.kind: (spec, train.fusion) for spec in train.baselines} | {MAIN: (train.retriever, train.fusion)}
     found = splits.side_by_side(

@@ -75,6 +75,8 @@ def side_by_side(
     catalogue in canonical order; ``models``: label -> retriever and the fusion it trains through; the entry
     :data:`fusionrec.evaluation.table.MAIN` is the one that the others are tested against. ``specs`` as
     :func:`protocols` gives them. -> what benchmarks/results/splits.json holds for one catalogue.
+
+    Raises ConfigError where a model cannot be fitted to a protocol's training pairs.
     """
     if table.MAIN not in models:
         raise ValueError(f"one model must be called {table.MAIN!r}, found {', '.join(models)}")
@@ -90,7 +92,10 @@ def side_by_side(
         for name, (retriever, fusion) in models.items():
             start = time.monotonic()
             model = retriever.build(fusion)
-            model.fit(data.train, data.valid, items, seed=seed)
+            try:
+                model.fit(data.train, data.valid, items, seed=seed)
+            except ValueError as error:
+                raise ConfigError(f"{retriever.kind}, {NAMES.get(kind, kind)} split: {error}") from error
             results[name] = evaluate(model, asked.requests, parts, ks, name=name)
             mean, seconds = results[name].mean("all", metric)[0], time.monotonic() - start
             say(f"{NAMES.get(kind, kind)}: {name} {metric} {mean:.4f} ({seconds:.0f} s)")
