@@ -1,13 +1,15 @@
 """Our trained models against the same models of MMRec's own code: same split, settings and seeds, FUSIONREC_TIKTOK.
 
 `python benchmarks/parity.py --reference CHECKOUT [--models a,b] [--seeds 3] [--jobs N]`. About two hours for one core;
-every training is kept in the private home and not repeated. Both sides stop early on validation Recall@20 and tell the
-test at that epoch; nothing is searched. The reference gets the audio features in its place for text.
+every training is kept in the private home and not repeated; with --models no table is written. Both sides stop early on
+validation Recall@20 and tell the test at that epoch; nothing is searched. The reference gets the audio features in its
+place for text.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import statistics
@@ -22,13 +24,16 @@ from mmrec_folders import folder, variable
 from workspace import ROOT, write
 
 from fusionrec.data.files import write_json
-from fusionrec.studies import comparison, protocol
+from fusionrec.errors import FusionrecError
+from fusionrec.studies import benchmark, comparison, protocol
 from fusionrec.studies.contestants import parse
 from fusionrec.studies.protocol import Rules
 from fusionrec.studies.runner import Runner
+from fusionrec.studies.space import digest
 
 SET = "tiktok"
 MINUTES = 120
+SCRIPTS = Path(__file__).resolve().parent / "reference"
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     # kind: the reference's class, its settings, ours; one point of each published grid, fixed before any run
     "lightgcn": ("LightGCN", {"n_layers": 2, "reg_weight": 1e-4}, {"layers": 2, "reg": 1e-4}),
@@ -48,10 +53,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 def theirs(checkout: Path, place: Path, kind: str, seed: int, kept: Path) -> dict[str, Any]:
-    path = kept / f"{kind}-{seed}.json"
+    """One training of the reference's code; from its file where the same code had the same settings."""
+    model, settings, _ = MODELS[kind]
+    path = kept / f"{kind}-{seed}-{digest([model, settings, source(checkout)])[:16]}.json"
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    model, settings, _ = MODELS[kind]
     job = {
         "interactions": str(place / f"{SET}.inter"),
         "image": str(place / "image_feat.npy"),
@@ -59,7 +65,7 @@ def theirs(checkout: Path, place: Path, kind: str, seed: int, kept: Path) -> dic
         "settings": settings,
         "seed": seed,
     }
-    script = Path(__file__).parent / "reference" / "mmrec_run.py"
+    script = SCRIPTS / "mmrec_run.py"
     with tempfile.TemporaryDirectory() as empty:
         command = [sys.executable, str(script), str(checkout), model, empty, json.dumps(job)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -72,10 +78,20 @@ def theirs(checkout: Path, place: Path, kind: str, seed: int, kept: Path) -> dic
     return found
 
 
+def source(checkout: Path) -> str:
+    """sha256 over the reference's code and configuration, and over our scripts that run it."""
+    found = hashlib.sha256()
+    for root, pattern in ((checkout / "src", "**/*.py"), (checkout / "src", "**/*.yaml"), (SCRIPTS, "mmrec*.py")):
+        for path in sorted(root.glob(pattern)):
+            if path.name != "mmrec_epoch.py":  # of another benchmark
+                found.update(path.relative_to(root).as_posix().encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
 def ours(runner: Runner, kind: str, seed: int) -> dict[str, Any]:
     unit = runner.run(parse(kind, {"kind": kind, **MODELS[kind][2]}), "test", seed)
-    if unit["status"] != "done":
-        raise SystemExit(f"{kind} failed: {unit['reason']}")
+    if unit["status"] != "done" or unit["capped"]:
+        raise SystemExit(f"{kind} failed: {unit.get('reason') or f'cut short after {MINUTES} minutes'}")
     means = comparison.summary(comparison.values([unit], "all"), repeats=1)
     told = {name: means[name]["mean"] for name in ("recall@20", "ndcg@20")}
     return {"valid": unit["valid"], **told, "epochs": unit["epochs"], "seconds": unit["seconds"]["fit"]}
@@ -94,30 +110,54 @@ def row(kind: str, mine: list[dict[str, Any]], peer: list[dict[str, Any]]) -> di
     return out
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, required=True, help="a checkout of MMRec")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
+    kinds, seeds = asked.models.split(","), range(asked.seeds)
+    unknown = [kind for kind in kinds if kind not in MODELS]
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; models {', '.join(MODELS)}")
+    if not (asked.reference / "src" / "configs").is_dir():
+        parser.error(f"--reference: {asked.reference} is no checkout of MMRec")
     place = folder(SET)
     if place is None:
         raise SystemExit(f"{variable(SET)} is not set: the folder of the set")
     home = Path(os.environ.get("FUSIONREC_HOME") or ROOT / ".fusionrec") / "bench"
     state = home / protocol.load(place, Rules()).digest[:16]
     runner = Runner(place, Rules(), state, MINUTES, 1, say=lambda text: print(text, flush=True))
-    kinds, seeds = asked.models.split(","), range(asked.seeds)
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        peer = {k: [pool.submit(theirs, asked.reference, place, k, s, state / "mmrec") for s in seeds] for k in kinds}
-        mine = {k: [pool.submit(ours, runner, k, s) for s in seeds] for k in kinds}
-        rows = [row(k, [f.result() for f in mine[k]], [f.result() for f in peer[k]]) for k in kinds]
+    try:
+        with benchmark.alone(state):
+            rows = measure(runner, asked.reference, kinds, seeds, asked.jobs)
+    except FusionrecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     for r in rows:
         print(json.dumps(r))
-    write(
-        "parity", {"rows": rows, "command": f"{variable(SET)}=FOLDER python benchmarks/parity.py --reference CHECKOUT"}
-    )
+    if kinds != list(MODELS):
+        print("the trainings are kept; with --models no table is written, run it without")
+        return 0
+    command = f"{variable(SET)}=FOLDER python benchmarks/parity.py --reference CHECKOUT --seeds {asked.seeds}"
+    write("parity", {"rows": rows, "command": command})
+    return 0
+
+
+def measure(runner: Runner, checkout: Path, kinds: list[str], seeds: range, jobs: int) -> list[dict[str, Any]]:
+    """One row a model."""
+    place, kept = runner.folder, runner.state / "mmrec"
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            peer = {k: [pool.submit(theirs, checkout, place, k, s, kept) for s in seeds] for k in kinds}
+            mine = {k: [pool.submit(ours, runner, k, s) for s in seeds] for k in kinds}
+            return [row(k, [f.result() for f in mine[k]], [f.result() for f in peer[k]]) for k in kinds]
+        except BaseException:
+            runner.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

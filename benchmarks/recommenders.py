@@ -1,7 +1,9 @@
 """Recommenders on public sets by MMRec's protocol, where FUSIONREC_TIKTOK, _LFM2K, _ML1M, _GOWALLA say they lie.
 
-`python benchmarks/recommenders.py [SET ...] [--parts main,missing,cold] [--models a,b] [--jobs N]`. Hours; what is done
-is kept and not done again. Parameters are chosen on the set's main part; the other parts and ml1m use them as they are.
+`python benchmarks/recommenders.py [SET ...] [--parts main,missing30,missing60,cold] [--models a,b] [--jobs N]`. Hours;
+what is done is kept and not done again. Parameters are chosen on the set's main part; the other parts and ml1m use them
+as they are. The parts beside main compare the house model and the two others that main's validation likes best. With
+--models nothing is written: units are computed, which a call without it puts into the table.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from mmrec_folders import SETS, folder, variable
 from workspace import ROOT, about
 
 from fusionrec.data.files import write_json
+from fusionrec.errors import ConfigError, FusionrecError
 from fusionrec.studies import benchmark, contestants
 from fusionrec.studies.benchmark import Effort
 from fusionrec.studies.contestants import Contestant
@@ -39,25 +43,51 @@ PARTS = {
     "cold": Rules(cold=0.2),
 }
 FEWER_SEEDS = 3  # of the parts beside main
+HOUSE, BESIDE_HOUSE = "house", 2
 
 
 def models(name: str, names: list[str]) -> list[Contestant]:
     """The models of the specs file; where a set carries parameters over, those of the set on which validation was
-    best relative to that set's best model."""
+    best relative to that set's best model. Raises ConfigError where those sets have no main part."""
     found = contestants.chosen(names, SPECS)
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for other in CARRIED.get(name, ()):
-        earlier = read(other).get("parts", {}).get("main")
-        if not earlier:
-            continue
-        top = max(sum(e["valid_seeds"]) / len(e["valid_seeds"]) for e in earlier["models"] if e["valid_seeds"])
-        for entry in earlier["models"]:
-            if entry["valid_seeds"]:
-                share = sum(entry["valid_seeds"]) / len(entry["valid_seeds"]) / top
-                best[entry["label"]] = max(
-                    best.get(entry["label"], (0.0, {})), (share, entry["chosen"]), key=lambda b: b[0]
-                )
+        entries = finished(other)["models"]
+        top = max(valid(entry) for entry in entries)
+        for entry in entries:
+            share = valid(entry) / top
+            best[entry["label"]] = max(
+                best.get(entry["label"], (0.0, {})), (share, entry["chosen"]), key=lambda b: b[0]
+            )
     return [contestants.parse(c.label, best[c.label][1]) if c.label in best else c for c in found]
+
+
+def beside(name: str, names: list[str]) -> list[Contestant]:
+    """The models of a part beside main, with the parameters that main chose: ``names``, else the house model and the
+    two others with the best validation there. Raises ConfigError where main is not finished or lacks one."""
+    entries = {entry["label"]: entry for entry in finished(name)["models"]}
+    others = sorted((label for label in entries if label != HOUSE), key=lambda label: -valid(entries[label]))
+    wanted = names or [HOUSE, *others[:BESIDE_HOUSE]]
+    absent = [label for label in wanted if label not in entries]
+    if absent:
+        raise ConfigError(f"{name}: the main part has no {', '.join(absent)}; it has {', '.join(entries)}")
+    return [contestants.parse(label, entries[label]["chosen"]) for label in wanted]
+
+
+def finished(name: str) -> dict[str, Any]:
+    """A set's main part as it was written."""
+    found: dict[str, Any] | None = read(name).get("parts", {}).get("main")
+    if not found:
+        raise ConfigError(
+            f"{name} has no finished main part, which chooses the parameters: run first "
+            f"python benchmarks/recommenders.py {name}"
+        )
+    return found
+
+
+def valid(entry: dict[str, Any]) -> float:
+    """A model's mean validation over its seeds; below every other's where it failed."""
+    return sum(entry["valid_seeds"]) / len(entry["valid_seeds"]) if entry["valid_seeds"] else -1.0
 
 
 def read(name: str) -> dict[str, Any]:
@@ -66,32 +96,37 @@ def read(name: str) -> dict[str, Any]:
 
 
 def measure(name: str, place: Path, parts: list[str], names: list[str], jobs: int) -> None:
-    """Run the parts of one set and put them into its results file; what was there of other parts stays."""
-    found = read(name).get("parts", {})
+    """Run the parts of one set, main first, and put them into its results file; what was there of other parts stays.
+
+    With ``names`` only units are computed. Raises ConfigError where a part needs a main part that is not there.
+    """
     home = Path(os.environ.get("FUSIONREC_HOME") or ROOT / ".fusionrec")
-    for part in parts:
+    for part in (part for part in PARTS if part in parts):
         effort, rules = replace(EFFORT[name], jobs=jobs), PARTS[part]
-        wanted = models(name, names)
         if part == "main":
-            rules = RULES.get(name, rules)
+            rules, wanted = RULES.get(name, rules), models(name, names)
         else:
+            wanted = beside(name, names)
             effort = replace(effort, trials=0, seeds=min(FEWER_SEEDS, effort.seeds), test_selected=False)
-            chosen = {entry["label"]: entry["chosen"] for entry in found.get("main", {"models": []})["models"]}
-            wanted = [contestants.parse(c.label, chosen[c.label]) if c.label in chosen else c for c in wanted]
-        found[part] = benchmark.run(place, wanted, effort, home, rules, say=lambda text: print(text, flush=True))
-        head = about() | {"command": f"{variable(name)}=FOLDER python benchmarks/recommenders.py {name}"}
-        write_json(RESULTS / f"recommenders-{name}.json", {**head, "rows": [], "parts": found})
-        for row in benchmark.rows_for_people(found[part]):
+        result = benchmark.run(place, wanted, effort, home, rules, say=lambda text: print(text, flush=True))
+        for row in benchmark.rows_for_people(result):
             print(row)
+        if names:
+            print(f"{name}, {part}: the units are kept; with --models no table is written, run it without")
+            continue
+        command = f"{variable(name)}=FOLDER python benchmarks/recommenders.py {name} --parts {part}"
+        found = {**read(name).get("parts", {}), part: {**result, "command": command}}
+        head = {**about(), "command": command}
+        write_json(RESULTS / f"recommenders-{name}.json", {**head, "rows": [], "parts": found})
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="*", default=[])
     parser.add_argument("--parts", default="main")
     parser.add_argument("--models", default="")
     parser.add_argument("--jobs", type=int, default=2)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     unknown = [s for s in asked.sets if s not in SETS] + [p for p in asked.parts.split(",") if p not in PARTS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; sets {', '.join(SETS)}; parts {', '.join(PARTS)}")
@@ -101,8 +136,13 @@ def main() -> None:
             continue
         place = folder(name)
         assert place is not None
-        measure(name, place, asked.parts.split(","), [m for m in asked.models.split(",") if m], asked.jobs)
+        try:
+            measure(name, place, asked.parts.split(","), [m for m in asked.models.split(",") if m], asked.jobs)
+        except FusionrecError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

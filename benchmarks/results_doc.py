@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fusionrec.evaluation.comparisons import standing, verdict
+from fusionrec.evaluation.significance import holm
 from fusionrec.evaluation.table import markdown, rows_for_people
 from fusionrec.studies.benchmark import rows_for_people as rows_of_bench
 from fusionrec.studies.splits import rows_for_people as splits_for_people
@@ -34,8 +36,10 @@ def source(found: dict[str, Any]) -> str:
 
 def quality(found: dict[str, Any]) -> list[str]:
     """The table, the paired tests, cold items against random, and the knock-out."""
-    tests = found["tests"]
+    tests = judged(found["tests"])
     out = [markdown(rows_for_people(found["table"], tests)), source(found)]
+    if tests["standing"]:
+        out.append(f"By the paired tests below the fused model is {tests['standing']}.\n")
     ratios = tests["ceiling"].get("ratios")
     if ratios:
         r = ratios["all"]["ndcg@20"]
@@ -69,6 +73,19 @@ def quality(found: dict[str, Any]) -> list[str]:
     out.append("Knock-out: what the fused model loses in NDCG@20 when a modality is masked, without retraining.\n")
     out.append(markdown(rows))
     return out
+
+
+def judged(tests: dict[str, Any]) -> dict[str, Any]:
+    """tests.json with a verdict for each comparison and where the fused model stands.
+
+    Older files hold the one-sided p of "better" alone; that of "worse" is then taken as 1 - p.
+    """
+    worse = holm({c["against"]: 1 - c["p"] for c in tests["comparisons"] if "verdict" not in c})
+    compared = [
+        c if "verdict" in c else {**c, "verdict": verdict(c["p_holm"], worse[c["against"]])}
+        for c in tests["comparisons"]
+    ]
+    return {**tests, "comparisons": compared, "standing": standing(compared)}
 
 
 def _loss(v: dict[str, float]) -> str:
@@ -111,7 +128,12 @@ def strengths(found: dict[str, Any]) -> list[str]:
         }
         for c in found["checks"]
     ]
-    text = "The generator can turn a modality's taste off; the knock-out must then show nothing, and it does.\n"
+    missed = [c["check"].partition(":")[0] for c in found["checks"] if not c["pass"]]
+    off = [name for name in missed if name != "default"]
+    text = "The generator can turn a modality's taste off; the knock-out must then stay within the bounds below, "
+    text += f"and it does not: {', '.join(off)}.\n" if off else "and it does.\n"
+    if len(off) < len(missed):
+        text += "With every taste on it must show a loss for each modality, and it does not for all of them.\n"
     return ["## Does the knock-out tell the truth?\n", text, markdown(rows), markdown(checks), source(found)]
 
 
@@ -181,13 +203,14 @@ def recommenders() -> list[str]:
             out.append(f"### {title}: {PARTS[part]}\n")
             sizes = " / ".join(f"{data[split]:,}" for split in ("train", "valid", "test"))
             out.append(
-                f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. At most "
-                f"{effort['trials']} trials a model, {effort['seeds']} seeds, {effort['minutes']:g} minutes a fit.\n"
+                f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. "
+                f"{trials(results['models'])} {effort['seeds']} seeds, at most {effort['minutes']:g} minutes a fit.\n"
             )
             for piece in results["tests"]:
                 out += [] if piece == "all" else [f"Slice `{piece}`:\n"]
                 out.append(markdown(rows_of_bench(results, piece)))
-            out.append(source({**found, "commit": results["commit"]}))  # type: ignore[dict-item]
+            own = {key: results[key] for key in ("commit", "command", "machine") if key in results}
+            out.append(source({**(found or {}), **own}))
     text = (
         "The protocol of the MMRec toolbox: all items ranked, train masked, plain means over users. Parameters are "
         "chosen by validation Recall@20; the test is asked once. Means over seeds, intervals over users. `first`: "
@@ -196,6 +219,17 @@ def recommenders() -> list[str]:
         "the test set) and is there for comparison only.\n"
     )
     return ["## Recommenders on public sets\n", text, *out] if out else []
+
+
+def trials(models: list[dict[str, Any]]) -> str:
+    """How many points of its space each model's search tried, in a sentence."""
+    by_number: dict[int, list[str]] = {}
+    for entry in models:
+        by_number.setdefault(len(entry["trials"]), []).append(entry["label"])
+    if set(by_number) <= {0}:
+        return "No search here: each model has the parameters that were given."
+    told = [f"{number or 'none'} for {', '.join(by_number[number])}" for number in sorted(by_number, reverse=True)]
+    return f"Trials of the search on validation: {'; '.join(told)}."
 
 
 CATALOGUES = {
@@ -228,12 +262,18 @@ def plain(title: str, found: dict[str, Any], columns: tuple[str, ...]) -> list[s
 
 
 def hidden(found: dict[str, Any]) -> str:
-    """What hiding a modality costs on the items that have it, in a sentence."""
-    losses = ", ".join(f"{name} {_loss(v['all_has_it'])}" for name, v in sorted(found["knockout"].items()))
-    return (
-        "Every modality carries taste that no other shows. What hiding one from the fused model costs in NDCG@20 of "
-        f"the items that have it: {losses}."
-    )
+    """What hiding a modality costs on the items that have it, and what follows of it."""
+    parts = {name: v["all_has_it"] for name, v in sorted(found["knockout"].items())}
+    losses = ", ".join(f"{name} {_loss(v)}" for name, v in parts.items())
+    shown = [name for name, v in parts.items() if v["low"] is not None and v["low"] > 0]
+    others = ", ".join(name for name in parts if name not in shown)
+    if not others:
+        text = "Every modality carries taste that no other shows."
+    elif shown:
+        text = f"Of {', '.join(shown)} it is shown that they carry taste that no other modality shows, of {others} not."
+    else:
+        text = f"Of no modality ({others}) it is shown that it carries taste that no other shows."
+    return f"{text} What hiding one from the fused model costs in NDCG@20 of the items that have it: {losses}."
 
 
 def main() -> None:

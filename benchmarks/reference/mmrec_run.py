@@ -32,7 +32,12 @@ def main() -> None:
     logging.disable(logging.CRITICAL)
     config = Config(model, NAME, {"gpu_id": 0, "use_gpu": False, "seed": job["seed"]})
     for key, value in job["settings"].items():
+        if config[key] is None:
+            raise SystemExit(f"{model} knows no setting {key}")
         config[key] = value
+    grids = [name for name in config["hyper_parameters"] if name != "seed" and isinstance(config[name], list)]
+    if grids:
+        raise SystemExit(f"{model} needs one value for each of {', '.join(grids)}")
     train, valid, test = RecDataset(config).split()
     for part in (train, valid, test):
         repr(part)  # counts its rows

@@ -1,0 +1,76 @@
+"""benchmarks/parity.py: what was trained is used again for the same settings and code, and for no others."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import parity
+import pytest
+
+from fusionrec.studies import benchmark, protocol
+from tests.studies import folders
+
+FOUND = {"valid": 0.5, "recall@20": 0.25, "ndcg@20": 0.125, "epochs": 3, "seconds": 1.5}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for file in ("models/vbpr.py", "configs/model/VBPR.yaml"):
+        (tmp_path / "mmrec" / "src" / file).parent.mkdir(parents=True)
+        (tmp_path / "mmrec" / "src" / file).write_text("reg_weight: [0.1]")
+    return tmp_path / "mmrec"
+
+
+def test_a_training_of_the_reference_is_kept_for_its_settings_seed_and_code(
+    tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, Any]] = []
+
+    def run(command: list[str], **how: Any) -> subprocess.CompletedProcess[str]:
+        started.append(json.loads(command[-1]))
+        return subprocess.CompletedProcess(command, 0, f"noise\n{json.dumps(FOUND)}\n", "")
+
+    monkeypatch.setattr(parity.subprocess, "run", run)
+    place = tmp_path / "tiktok"
+
+    def ask(seed: int = 0) -> dict[str, Any]:
+        return parity.theirs(checkout, place, "vbpr", seed, tmp_path / "kept")
+
+    assert ask() == ask() == FOUND and len(started) == 1 and started[0]["settings"] == {"reg_weight": 0.01}
+    ask(seed=1)
+    assert [job["seed"] for job in started] == [0, 1]
+    monkeypatch.setitem(parity.MODELS, "vbpr", ("VBPR", {"reg_weight": 0.1}, {"reg": 0.1}))
+    ask()
+    assert started[2]["settings"] == {"reg_weight": 0.1}
+    (checkout / "src" / "configs" / "model" / "VBPR.yaml").write_text("reg_weight: [0.2]")
+    ask()
+    assert len(started) == 4 and len(list((tmp_path / "kept").iterdir())) == 4
+
+
+def test_it_waits_for_no_other_benchmark_on_the_same_units(
+    tmp_path: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = folders.write(tmp_path / "tiktok")
+    monkeypatch.setattr(parity, "folder", lambda name: place)
+    monkeypatch.setenv("FUSIONREC_HOME", str(tmp_path / "home"))
+    state = tmp_path / "home" / "bench" / protocol.load(place).digest[:16]
+    with benchmark.alone(state):
+        assert parity.main(["--reference", str(checkout), "--models", "vbpr"]) == 75
+    assert "another process computes" in capsys.readouterr().err
+
+
+def test_one_row_tells_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = [{**FOUND, "recall@20": 0.3}, {**FOUND, "recall@20": 0.2}]
+    row = parity.row("vbpr", ours, [FOUND, {**FOUND, "recall@20": 0.15}])
+    assert row["ours"]["seeds"] == [0.3, 0.2] and row["ours"]["recall@20"] == 0.25
+    assert row["recall@20 relative"] == 0.25 and row["ndcg@20 relative"] == 0.0
+
+
+@pytest.mark.parametrize("arguments", [["--models", "vbrp"], ["--models", "vbpr", "--reference", "nowhere"]])
+def test_mistakes_are_said_before_anything_is_trained(checkout: Path, arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parity.main(["--reference", str(checkout), *arguments])
+    assert stop.value.code == 2

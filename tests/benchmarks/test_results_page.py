@@ -1,0 +1,82 @@
+"""What the results page concludes follows from the numbers, and turns with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import results_doc
+
+
+def part(low: float) -> dict[str, Any]:
+    return {"all_has_it": {"loss": low + 0.002, "low": low, "high": low + 0.004, "n": 7}}
+
+
+@pytest.mark.parametrize(
+    "lows, words",
+    [
+        ({"text": 0.001, "image": 0.0001}, "Every modality carries taste that no other shows."),
+        (
+            {"text": 0.001, "image": 0.0},
+            "Of text it is shown that they carry taste that no other modality shows, of image not.",
+        ),
+        ({"text": -0.001, "image": 0.0}, "Of no modality (image, text) it is shown"),
+    ],
+)
+def test_a_modality_carries_taste_only_if_its_lower_bound_says_so(lows: dict[str, float], words: str) -> None:
+    found = results_doc.hidden({"knockout": {name: part(low) for name, low in lows.items()}})
+    assert found.startswith(words) and all(f"{name} {low + 0.002:.4f}" in found for name, low in lows.items())
+
+
+def check(name: str, passed: bool) -> dict[str, Any]:
+    return {"check": name, "found": 0.1, "bound": 0.2, "pass": passed}
+
+
+@pytest.mark.parametrize(
+    "default, off, words",
+    [
+        (True, True, "and it does.\n"),
+        (True, False, "and it does not: text=0.\n"),
+        (False, True, "and it does.\nWith every taste on it must show a loss for each modality, and it does not"),
+    ],
+)
+def test_the_knock_out_tells_the_truth_only_if_its_checks_pass(default: bool, off: bool, words: str) -> None:
+    checks = [check("default: text's loss, more than", default), check("text=0: loss less than", off)]
+    head = {"machine": {"cores": 2}, "commit": "0123456789", "command": "c"}
+    text = results_doc.strengths({"rows": [], "checks": checks, **head})[1]
+    assert words in text and ("does not" in text) == (not (default and off))
+
+
+def compared(**changed: Any) -> dict[str, Any]:
+    return {"against": "ease", "label": "EASE", "difference": 0.0, "low": -0.1, "high": 0.1, "p": 0.5} | changed
+
+
+@pytest.mark.parametrize(
+    "comparison, standing",
+    [
+        (compared(p=0.0005, p_holm=0.001), "first"),
+        (compared(p=0.76, p_holm=1.0), "tied with EASE"),
+        (compared(p=0.9999, p_holm=1.0), "behind EASE"),
+        (compared(p=0.5, p_holm=1.0, verdict="worse"), "behind EASE"),
+    ],
+)
+def test_a_table_says_who_is_first_or_tied_also_from_older_files(comparison: dict[str, Any], standing: str) -> None:
+    tests = results_doc.judged({"comparisons": [comparison], "cold_only": {}})
+    assert tests["standing"] == standing and tests["cold_only"] == {}
+    rows = [
+        {"model": m, "label": m, "slice": "all", "metric": "ndcg@20", "n": 9, "mean": 0.5, "low": 0.4, "high": 0.6}
+        for m in ("ease", "model")
+    ]
+    words = {"first": ["beaten", "first"], "tied": ["tied", "tied"], "behind": ["ahead", "behind"]}
+    assert [r["tested"] for r in results_doc.rows_for_people(rows, tests)] == words[standing.split(" ")[0]]
+
+
+def test_trials_are_counted_model_by_model() -> None:
+    models = [
+        {"label": label, "trials": [{}] * n} for label, n in (("ease", 12), ("mgcn", 4), ("bm3", 4), ("house", 0))
+    ]
+    assert (
+        results_doc.trials(models)
+        == "Trials of the search on validation: 12 for ease; 4 for mgcn, bm3; none for house."
+    )
+    assert "No search" in results_doc.trials(models[3:])
