@@ -14,6 +14,7 @@ from fusionrec.stages.process import child_environment, private_home, private_si
 PREFECT_PORT, MLFLOW_PORT = "FUSIONREC_PREFECT_PORT", "FUSIONREC_MLFLOW_PORT"
 EVIDENTLY_PORT, PAGE_PORT = "FUSIONREC_EVIDENTLY_PORT", "FUSIONREC_PAGE_PORT"
 PAGE_URL = "FUSIONREC_PAGE_URL"
+TRAINING = "?workflowType=machine_learning"  # MLflow opens its pages for language models unless told otherwise
 SECRETS = (
     "PREFECT_SERVER_API_AUTH_STRING",
     "PREFECT_API_AUTH_STRING",

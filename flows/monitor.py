@@ -90,9 +90,9 @@ def present(paths: Paths, report: dict[str, Any]) -> None:
         if name in report["links"]:
             inside = report["links"][name].removeprefix(f"{paths.home.name}/")
             link_to(f"drift-{name}", paths.home / inside, inside, text)
-    if "evidently" in report["links"] and (url := os.environ.get(EVIDENTLY_URL)):
-        link = f"{url}{report['links']['evidently']}"
-        create_link_artifact(key="drift-history", link=link, link_text="history in Evidently")
+    if "evidently" in report["links"] and os.environ.get(EVIDENTLY_URL):
+        link, text = report["links"]["evidently"], "history in Evidently"
+        create_link_artifact(key="drift-history", link=link, link_text=text, description=text)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def pipeline(
         retriever: another retriever than params.yaml's, with its default settings; runs isolated
         fusion: another fusion, with its default settings; runs isolated
         seed: another training seed, runs isolated; -1: as in params.yaml
-        set: further parameters as key=value, e.g. train.retriever.dim=32; runs isolated
+        set: further parameters as key=value, e.g. train.singles=false; runs isolated
         force: run the stages even where nothing changed
         wait_seconds: how long to wait for another run before giving up
     """

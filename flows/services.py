@@ -63,7 +63,7 @@ def planned(paths: Paths, where: environment.Ports) -> dict[str, Service]:
             f"{where.prefect_url}/api/health", port=where.prefect, variable=environment.PREFECT_PORT,
         ),
         Service(
-            "mlflow", mlflow, where.mlflow_url, f"{where.mlflow_url}/health", port=where.mlflow,
+            "mlflow", mlflow, f"{where.mlflow_url}/#/models", f"{where.mlflow_url}/health", port=where.mlflow,
             variable=environment.MLFLOW_PORT,
         ),
         Service("deployments", ("flows.serve",), says="deployments are being served"),

@@ -20,7 +20,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from flows.environment import PAGE_URL
+from flows.environment import PAGE_URL, TRAINING
 from fusionrec.evaluation.table import rows_for_people
 from fusionrec.paths import Paths
 from fusionrec.stages import reproduce
@@ -89,7 +89,9 @@ def show(paths: Paths, states: dict[str, str], report: dict[str, Any] | None) ->
     create_markdown_artifact(key="pipeline", markdown="\n".join(lines), description="what ran and what was up to date")
     results = paths.evaluation / "table.json"
     if results.is_file():
-        rows = rows_for_people(json.loads(results.read_text(encoding="utf-8")))
+        tests = results.with_name("tests.json")
+        tested = json.loads(tests.read_text(encoding="utf-8")) if tests.is_file() else None
+        rows = rows_for_people(json.loads(results.read_text(encoding="utf-8")), tested)
         create_table_artifact(key="results", table=rows[:100], description="metrics with 95 % intervals")
     if paths.home / "isolated" not in paths.project.parents:  # an isolated run's files are gone after it
         for key, (place, file) in {
@@ -109,21 +111,27 @@ def link_to(key: str, place: Path, path: str, text: str) -> None:
     """A link artifact to a saved page: on the start page's server where ``up`` runs, else the file."""
     page = os.environ.get(PAGE_URL)
     link = f"{page}/{path}" if page else place.resolve().as_uri()
-    create_link_artifact(key=key, link=link, link_text=text)
+    create_link_artifact(key=key, link=link, link_text=text, description=text)
 
 
 def _mlflow_links(links: dict[str, Any]) -> None:
-    """Where a registered version and its run are seen: on the server of ``up``, or on the tracking server itself."""
-    pages = os.environ.get(MLFLOW_URL)
+    """Where a registered version and its run are seen."""
     for name, link in links.items():
-        text = str(link)
-        if pages and text.startswith("models:/"):
-            model, _, version = text.removeprefix("models:/").partition("/")
-            text = f"{pages}/#/models/{model}/versions/{version}"
-        elif pages and name == "run":
-            text = f"{pages}/#/{text}"
-        if text.startswith(("http://", "https://")):
-            create_link_artifact(key="mlflow-" + _key(name), link=text, link_text=f"MLflow: {cell(name)}")
+        if address := in_mlflow(str(link)):
+            text = f"MLflow: {cell(name)}"
+            create_link_artifact(key="mlflow-" + _key(name), link=address, link_text=text, description=text)
+
+
+def in_mlflow(link: str) -> str:
+    """A report's link as an address: on the server of ``up``, or on the tracking server itself; "" for what no MLflow
+    server shows."""
+    pages = os.environ.get(MLFLOW_URL)
+    if link.startswith(("http://", "https://")):
+        return link
+    if pages and link.startswith("models:/"):
+        model, _, version = link.removeprefix("models:/").partition("/")
+        return f"{pages}/#/models/{model}/versions/{version}{TRAINING}"
+    return f"{pages}/#/{link}{TRAINING}" if pages and link.startswith("experiments/") else ""
 
 
 def cell(text: object) -> str:

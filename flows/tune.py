@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated, Any
 
 from flows import environment
@@ -16,7 +15,7 @@ from prefect.states import Completed, State  # noqa: E402
 from pydantic import Field  # noqa: E402
 
 from flows.pipeline import Seconds  # noqa: E402
-from flows.tasks import MLFLOW_URL, cell  # noqa: E402
+from flows.tasks import cell, in_mlflow  # noqa: E402
 from fusionrec.stages.lock import project_lock  # noqa: E402
 
 Trials = Annotated[int, Field(ge=1, le=200)]
@@ -69,16 +68,9 @@ def present(report: dict[str, Any]) -> None:
     create_markdown_artifact(key="best-parameters", markdown=text, description="the best trial on validation")
     rows = [{name or "state": value for name, value in row.items()} for row in report["table"]]
     create_table_artifact(key="trials", table=rows, description="every trial of the search, on validation")
-    if link := address(report["links"].get("run", "")):
-        create_link_artifact(key="mlflow-search", link=link, link_text="MLflow: the search and its trials")
-
-
-def address(page: str) -> str:
-    """Where the study's run is seen; "" where no MLflow server shows it."""
-    if page.startswith(("http://", "https://")):
-        return page
-    pages = os.environ.get(MLFLOW_URL)
-    return f"{pages}/#/{page}" if pages and page else ""
+    if link := in_mlflow(report["links"].get("run", "")):
+        text = "MLflow: the search and its trials"
+        create_link_artifact(key="mlflow-search", link=link, link_text=text, description=text)
 
 
 if __name__ == "__main__":

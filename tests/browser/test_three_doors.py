@@ -104,6 +104,8 @@ def test_hostile_titles_are_inert_in_report_and_data_docs(up: Up, watched: Watch
     assert "onerror" in page.locator("body").inner_text() or "<script>" in page.locator("body").inner_text(), (
         "no hostile title is shown: the test would prove nothing"
     )
+    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.innerText)"
+    assert page.evaluate(cut) == [], f"cut at {page.viewport_size}"
     page.mouse.wheel(0, 5000)
     page.wait_for_timeout(500)
     watched.shot("report", full_page=True)

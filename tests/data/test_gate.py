@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -392,6 +393,20 @@ def test_data_docs_show_the_rules_and_their_examples(project: Project) -> None:
     assert "unknown_event" in page
     assert "stare" in page
     assert "ge_load_time" not in page
+    cells = [re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<td>(.*?)</td>", page, re.DOTALL)]
+    assert cells.count("failed") == 1 and cells.count("passed") >= 5, "each rule says how it went"
+    for dead in ("__none__", "Show All", "Failed Only", "Home", "Data asset: None"):
+        assert dead not in page, dead
+
+
+def test_a_gate_that_set_nothing_aside_says_so(project: Project) -> None:
+    project.put("items", goods())
+    project.put("interactions", events())
+    project.ingest()
+    project.validate()
+    page = (project.paths.gate / "docs" / "index.html").read_text()
+    assert page.count("Nothing was set aside.") == 2
+    assert page.count("<table>") == 2, "the rows and the hard rules; no empty table"
 
 
 def test_spreadsheet_cells_are_no_formulas(project: Project) -> None:

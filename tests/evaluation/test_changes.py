@@ -81,7 +81,18 @@ def test_quotes_the_gate():
     found = changes.compare(record(), record(), VERDICT)
     said = " ".join(found["answer"])
     assert "The gate refused it" in said and "about 21 times in 100" in said and "not better than champion" in said
+    assert "both on the same 1\u202f473 users and 8\u202f773 choices, user by user" in said
+    apart = changes.compare(record(), record(scores={("all", "ndcg@20"): (0.11, 0.1, 0.12)}), VERDICT)["answer"]
+    assert apart[0].startswith("Each in its own evaluation, ") and "two separate measurements" in apart[0]
+    assert "that is no gain" in " ".join(
+        changes.compare(record(), record(), {**VERDICT, "difference": -0.01})["answer"]
+    )
     text = changes.render(found).decode()
+    assert 'class="card lead"' in text and 'class="card lead good"' not in text
+    assert (
+        'class="card lead good"'
+        in changes.render(changes.compare(None, record(), {**VERDICT, "verdict": "passed"})).decode()
+    )
     assert "8\u202f773" in text and "+0.001" in text and "\u22120.002 to +0.004" in text
     broken = changes.compare(record(), record(), {"verdict": "refused", "reasons": ["canary: NaN"]})
     assert "canary: NaN" in changes.render(broken).decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -85,6 +86,29 @@ def test_the_form_offers_what_exists() -> None:
     trials = properties("tune")["trials"]
     assert (trials["minimum"], trials["maximum"], trials["default"]) == (1, 200, 12)
     assert properties("tune")["adopt"]["type"] == "boolean" and properties("tune")["minutes"]["maximum"] == 1440
+
+
+def test_the_forms_own_example_is_valid_with_the_default_parameters() -> None:
+    from fusionrec.stages import isolated
+
+    example = re.search(r"e\.g\. (\S+);", properties("pipeline")["set"]["description"])
+    assert example
+    default = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    changed = isolated.resolved(ROOT / "params.yaml", isolated.parse_overrides([example[1]]))  # raises where it is not
+    assert changed != default, "an example that changes nothing runs nothing isolated"
+
+
+def test_a_reports_links_lead_to_mlflows_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.tasks import in_mlflow
+
+    monkeypatch.delenv("FUSIONREC_MLFLOW_URL", raising=False)
+    assert in_mlflow("experiments/1/runs/a") == "" and in_mlflow("") == "" and in_mlflow("models:/m/3") == ""
+    assert in_mlflow("http://host/#/experiments/1/runs/a") == "http://host/#/experiments/1/runs/a"
+    monkeypatch.setenv("FUSIONREC_MLFLOW_URL", "http://127.0.0.1:5000")
+    mode = "?workflowType=machine_learning"
+    assert in_mlflow("experiments/1/runs/a") == f"http://127.0.0.1:5000/#/experiments/1/runs/a{mode}"
+    assert in_mlflow("models:/m/3") == f"http://127.0.0.1:5000/#/models/m/versions/3{mode}"
+    assert in_mlflow("data/evaluation/report.html") == ""
 
 
 def test_the_monitor_form_offers_the_batches_of_the_project(tmp_path: Path) -> None:

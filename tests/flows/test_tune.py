@@ -74,13 +74,3 @@ def test_bad_input_is_refused_and_a_cause_is_one_line(project: Paths) -> None:
     (project.splits / "valid.parquet").unlink()
     state = tune(return_state=True)
     assert state.is_failed() and "data/splits/valid.parquet is missing" in state.message
-
-
-def test_where_the_search_is_seen_in_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.tune import address
-
-    monkeypatch.delenv("FUSIONREC_MLFLOW_URL", raising=False)
-    assert address("experiments/1/runs/a") == "" and address("") == ""
-    assert address("http://host/#/experiments/1/runs/a") == "http://host/#/experiments/1/runs/a"
-    monkeypatch.setenv("FUSIONREC_MLFLOW_URL", "http://127.0.0.1:5000")
-    assert address("experiments/1/runs/a") == "http://127.0.0.1:5000/#/experiments/1/runs/a" and address("") == ""

@@ -136,6 +136,12 @@ class Shop:
             "opponent_mean": 0.375,
         })  # fmt: skip
 
+    def description(self, number: int) -> str:
+        return mlflow_store.description(self.home, self.version(number))
+
+    def describe(self, number: int, text: str) -> None:
+        mlflow_store.describe(self.home, self.version(number), text)
+
     def settle(self) -> guard.Outcome | None:
         return guard.settle(self.home, self.name)
 
@@ -216,6 +222,7 @@ def test_what_has_not_passed_is_put_back(shop, how, reason, first):
         shop.move(1)
         shop.settle()
     number = cheat(shop, how, None if first else 1)
+    shop.describe(number, "Gate: passed: the alias champion may be moved here.\n\nthe numbers\n")
     shop.move(number)
     outcome = shop.settle()
     assert outcome.event == "refused" and outcome.put_back and reason in outcome.text
@@ -224,6 +231,7 @@ def test_what_has_not_passed_is_put_back(shop, how, reason, first):
     assert tags["gate"] == "refused" and reason in tags["gate_reason"]
     assert tags["champion_event"].startswith("refused 20")
     assert ("removed" if first else "put back on version 1") in tags["champion_event"]
+    assert shop.description(number).startswith("Gate: refused: ") and "the numbers" in shop.description(number)
     assert shop.settle() is None
 
 
@@ -262,8 +270,10 @@ def test_going_back_is_allowed_and_a_stale_verdict_is_not(shop):
     outcome = shop.settle()
     assert outcome.event == "accepted" and "a roll-back" in outcome.text and shop.champion == 1
     shop.judge(3, against=1)
+    assert shop.description(3).startswith("Gate: refused: version 3 was compared with popularity")
     shop.move(3)
     assert shop.settle().event == "accepted" and shop.tags(3)["gate"] == "passed"
+    assert shop.description(3).startswith("Gate: passed: accepted as champion 20")
     # `promote` judges for minutes; a champion that changed meanwhile makes its verdict stale
     late = shop.add(shop.source(2), shop.version(2))
     shop.judge(late, against=1)

@@ -115,8 +115,10 @@ def test_register_records_where_the_model_comes_from(paths, params, monkeypatch)
     assert (first.counts["created"], second.counts["created"]) == (1, 0)
     assert first.links["version"] == second.links["version"] and first.links["report"] == "data/evaluation/report.html"
     with tracking.client(paths.home) as (client, _):
-        run = client.get_run(first.links["run"])
-        files = {f.path for f in client.list_artifacts(first.links["run"])}
+        number = first.links["run"].rpartition("/")[2]
+        run = client.get_run(number)
+        files = {f.path for f in client.list_artifacts(number)}
+    assert first.links["run"] == f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     found = {d.dataset.name: d for d in run.inputs.dataset_inputs}
     assert found["train"].dataset.digest == md5
     assert {t.key: t.value for t in found["train"].tags} == {"mlflow.data.context": "training", "digest.dvc.md5": md5}
@@ -139,7 +141,10 @@ def test_a_version_is_judged_once_when_it_is_registered(paths, params, world, mo
     with tracking.client(paths.home) as (client, _):
         version = client.get_model_version("fusionrec", "1")
         assert "champion" not in version.aliases
-        assert version.description.startswith("Gate: passed: ") and "| warm | " in version.description
+        assert version.description.startswith(
+            "Gate: passed: the alias champion may be moved here while there is no other"
+        )
+        assert "| warm | " in version.description
         assert f"/runs/{version.run_id}/artifacts/report.html)" in version.description
         assert "`fusionrec guard`" in client.get_registered_model("fusionrec").description
 
@@ -151,6 +156,8 @@ def test_a_version_is_judged_once_when_it_is_registered(paths, params, world, mo
         patch.setattr(judging, "_compare", lambda *_: pytest.fail("promote takes the verdict that is there"))
         promoted = promote.run(params, paths)
         assert promoted.table == report.table and "is champion" in promoted.notes[-1]
+    told = mlflow_store.description(paths.home, mlflow_store.find(paths.home, "fusionrec", version=1))
+    assert told.startswith("Gate: passed: accepted as champion 20") and "| warm | " in told
 
     # a second version, refused: registration is done all the same, and says why
     other(paths, world)
@@ -308,6 +315,7 @@ def test_a_server_that_dies_while_it_is_written_to(server, paths, params, monkey
     done = register.run(params, paths)  # what is missing is made up for
     assert (done.counts["created"], done.counts["passed"]) == (0, 1) and server.tags("fusionrec", 1)["gate"] == "passed"
     assert done.links["version"] == f"{server.uri}/#/models/fusionrec/versions/1"
+    assert done.links["run"].startswith(f"{server.uri}/#/experiments/")
     promote.run(params, paths)
     assert server.champion("fusionrec") == 1 and os.environ["MLFLOW_TRACKING_URI"] == server.uri
     experiment = server.call("experiments/get-by-name?experiment_name=fusionrec", "GET")["experiment"]["experiment_id"]

@@ -37,6 +37,7 @@ def test_a_failed_stage_ends_with_its_code_and_its_cause_as_the_last_line(
     prefix = "ZeroDivisionError: " if code == 1 else ""
     assert done.returncode == code
     assert last(done.stderr) == f"fusionrec: exit {code} ({label}): {prefix}first line"
+    assert done.stderr.count("first line") == 1 and ("second line" in done.stderr) is (code != 1)
     found = LAST_LINE.search(last(done.stderr))
     assert found and found.groups() == (str(code), f"{prefix}first line")
     if code == 1:

@@ -84,6 +84,9 @@ def monitor(
     with project_lock(paths.home, "monitor", default_wait()):
         report = stage.run(params, paths, batch).as_dict()
     write_json(paths.reports / "monitor.json", report)
-    show(report)
-    if report["counts"]["drift"]:
+    drift, links = report["counts"]["drift"], dict(report["links"])
+    if "evidently" in links:
+        links["evidently"] += "  (while `fusionrec up` runs)"
+    show({**report, "links": links, "notes": report["notes"][1:] if drift else report["notes"]})
+    if drift:  # the sentence that was left out above is the error
         raise DriftDetected(f"{report['notes'][0]} See {report['links']['report']}")

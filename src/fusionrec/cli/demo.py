@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fusionrec.errors import ConfigError, UsageError
 from fusionrec.paths import Paths
-from fusionrec.stages.lock import default_wait, project_lock
+from fusionrec.stages.lock import default_wait, folder_lock, project_lock
 from fusionrec.stages.process import child_environment
 
 
@@ -38,13 +38,14 @@ def write(
 def write_batch(paths: Paths, kind: str, out: Path | None, *, seed: int, items: int | None) -> str:
     """Generate a batch of this kind into ``out`` (default data/batches/KIND); what was done in a sentence.
 
-    A batch is nothing that the pipeline reads, so DVC does not hear of it.
+    A batch is nothing that the pipeline reads: DVC does not hear of it, and it is made beside a running pipeline. It
+    appears whole, by renaming. Raises Busy where this very folder is being written, or read by a drift check.
     """
     from fusionrec.demo import batches
 
     batches.check(kind)
     folder = _place(paths, out or Path("data", "batches", kind))
-    with project_lock(paths.home, "demo-batch", default_wait()):
+    with folder_lock(paths.home, folder, "fusionrec demo-batch"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         sizes = {} if items is None else {"n_items": items}
         with _bar() as progress:

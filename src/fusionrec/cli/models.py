@@ -121,6 +121,6 @@ def guard(
         stage.watch(params, paths, seconds, say)
         return
     outcome = stage.once(params, paths)
-    say(outcome.text if outcome is not None else "the alias champion is where it was accepted")
     if outcome is not None and outcome.put_back:
         raise GateFailed(outcome.text)
+    say(outcome.text if outcome is not None else "the alias champion is where it was accepted")

@@ -10,12 +10,14 @@ import polars as pl
 
 SHOWN = 200
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+NOTHING = "<p>Nothing was set aside.</p>"
 STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;"
     "max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}"
     "table{border-collapse:collapse;margin:.6rem 0 1.6rem}th,td{border:1px solid #d0d7de;"
     "padding:.25rem .6rem;text-align:left;"
     "vertical-align:top;overflow-wrap:anywhere;unicode-bidi:isolate}th{background:#f2f4f6}td.bad{background:#ffe3e0}td.good{background:#dff5e3}"
+    "h5{font-size:1.05rem;margin:1.4rem 0 .2rem}h6{font-size:1rem;margin:1rem 0 .2rem}"
 )
 
 
@@ -61,11 +63,11 @@ def summary_page(summary: dict[str, Any], quarantine: pl.DataFrame) -> str:
                 "<h2>Hard rules</h2>",
                 table(("table", "rule", "passed", "found"), hard),
                 "<h2>Reasons</h2>",
-                table(("what was set aside", "table", "code", "count"), codes),
+                table(("what was set aside", "table", "code", "count"), codes) if codes else NOTHING,
                 f"<ul>{notes}</ul>" if notes else "",
                 f"<h2>Quarantine: {quarantine.height} lines"
                 f"{f', the first {SHOWN}' if quarantine.height > SHOWN else ''}</h2>",
-                table(columns, quarantine.select(columns).head(SHOWN).iter_rows()),
+                table(columns, quarantine.select(columns).head(SHOWN).iter_rows()) if quarantine.height else NOTHING,
             ]
         ),
     )

@@ -205,8 +205,11 @@ def answer(found: Mapping[str, Any]) -> list[str]:
     else:
         step = "rises to" if main["difference"] > 0 else "falls to"
         scores = f"{words.number(main['after']['mean'])} from {words.number(main['before']['mean'])} of {before}"
-        out.append(f"{name} {step} {scores}: a difference of {words.signed(main['difference'])}{_between(main)}.")
-        out.append("The interval leaves zero out." if main["sure"] else "Taken alone, this may well be chance.")
+        out.append(
+            f"Each in its own evaluation, {name} {step} {scores}: a difference of "
+            f"{words.signed(main['difference'])}{_between(main)}, taken as two separate measurements."
+        )
+        out.append("The interval leaves zero out." if main["sure"] else "From these alone it may well be chance.")
         if found["same_choices"] is False:
             out.append("The two were measured on different choices, so part of the difference may be the choices.")
     if gate := found["verdict"]:
@@ -221,10 +224,13 @@ def _said(gate: Mapping[str, Any]) -> str:
     passed = "let it pass" if gate["verdict"] == "passed" else "refused it"
     if gate["difference"] is None or gate["p"] is None:
         return f"The gate {passed}: {'; '.join(gate['reasons']) or 'no reason was recorded'}."
+    gained = gate["difference"] > 0
+    chance = f"chance alone would show as much {words.chance(gate['p'])}" if gained else "that is no gain"
+    choices = f" and {words.thousands(gate['pairs'])} choices" if gate["pairs"] else ""
     told = (
-        f"The gate {passed}: over the same {words.thousands(gate['users'] or 0)} users the difference to "
-        f"{gate['opponent']} is {words.signed(gate['difference'])}{_between(gate)}; chance alone would show as much "
-        f"{words.chance(gate['p'])}."
+        f"The gate {passed}. Its comparison is the sharper one, and the one that counts: both on the same "
+        f"{words.thousands(gate['users'] or 0)} users{choices}, user by user, the difference to {gate['opponent']} is "
+        f"{words.signed(gate['difference'])}{_between(gate)}; {chance}."
     )
     return told if gate["verdict"] == "passed" else f"{told} Reasons: {'; '.join(gate['reasons'])}."
 

@@ -5,6 +5,7 @@ Markdown; strings of the catalogue or of parameters never become markup.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from fusionrec.registry.bundle import Bundle
 
 MOST_CHANGES = 12
+HEAD = "Gate: "  # the list of versions shows the beginning, and shows it raw
 
 
 def facts(bundle: Bundle) -> dict[str, Any]:
@@ -47,13 +49,35 @@ def changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def judged(verdict: Mapping[str, Any]) -> str:
+    """The first line for a version that passed: a verdict speaks of one champion only."""
+    number = re.search(r"\bversion (\d+)", str(verdict["opponent"]))
+    while_ = f"while version {number[1]} is champion" if number else "while there is no other champion"
+    return f"{HEAD}passed: the alias champion may be moved here {while_}."
+
+
+def accepted(when: str) -> str:
+    """The first line for a version that was made champion; a roll-back is always allowed."""
+    return f"{HEAD}passed: accepted as champion {when}; the alias champion may always come back here."
+
+
+def refused(reason: str) -> str:
+    """The first line for a version on which the alias champion does not stay."""
+    return f"{HEAD}refused: {inert(reason, 400)}"
+
+
+def headed(text: str, line: str) -> str:
+    """A description with its first line about the gate replaced, or put before what somebody else wrote."""
+    first, _, rest = text.partition("\n")
+    return f"{line}\n{rest}" if first.startswith(HEAD) or not text else f"{line}\n\n{text}"
+
+
 def describe(verdict: Mapping[str, Any], changed: Sequence[str] | None, pages: Mapping[str, str]) -> str:
     """``changed``: :func:`changes` against the champion, None where there is none; ``pages``: what to link to, text ->
     address."""
     passed = verdict["verdict"] == PASSED
     lines = [
-        f"Gate: {inert(verdict['verdict'])}: "  # the list of versions shows the beginning, and shows it raw
-        + ("the alias champion may be moved here." if passed else "the alias champion will not stay here."),
+        judged(verdict) if passed else refused("the alias champion will not stay here."),
         "",
         *((inert(comparison(verdict), 400), "") if "p" in verdict else ()),
         *(f"- {inert(reason, 400)}" for reason in verdict["reasons"]),

@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fusionrec.errors import Busy, GateFailed, IntegrityError
-from fusionrec.registry import champions, mlflow_store, verdict
+from fusionrec.registry import champions, description, mlflow_store, verdict
 from fusionrec.registry.bundle import read_bundle_json
 from fusionrec.registry.champions import Champion, Ledger
 from fusionrec.registry.mlflow_store import CHAMPION, Registered
@@ -151,6 +151,7 @@ def _accept(home: Path, alias: Registered, found: Mapping[str, Any], ledger: Led
         **verdict.readable(found),
         **champions.acceptance(home, champion, alias.name, len(ledger.accepted) + 1),
     })  # fmt: skip
+    _head(home, alias, description.accepted(champions.now()))
     champions.append(home, alias.name, {
         "event": champions.ACCEPTED, "version": champion.version, "bundle": champion.bundle, "before": before, "by": by,
     })  # fmt: skip
@@ -170,6 +171,7 @@ def _refuse(home: Path, alias: Registered, ledger: Ledger, reason: str) -> Outco
         "gate_reason": reason,
         "champion_event": f"refused {champions.now()}: the alias champion was {done}: {reason}",
     })  # fmt: skip
+    _head(home, alias, description.refused(reason))
     again = mlflow_store.find(home, alias.name, alias=CHAMPION)
     if again is not None and again.version != alias.version:
         _, decision, now = _decide(home, alias.name)  # moved on while we looked: that move is judged by itself
@@ -187,6 +189,13 @@ def _refuse(home: Path, alias: Registered, ledger: Ledger, reason: str) -> Outco
 def _tag(home: Path, registered: Registered, tags: Mapping[str, str]) -> None:
     """Write what differs: each tag is a request, and the alias waits."""
     mlflow_store.set_tags(home, registered, {k: v for k, v in tags.items() if registered.tags.get(k) != v})
+
+
+def _head(home: Path, registered: Registered, line: str) -> None:
+    """Let the version's description begin with what its tag ``gate`` says now."""
+    told = mlflow_store.description(home, registered)
+    if (wanted := description.headed(told, line)) != told:
+        mlflow_store.describe(home, registered, wanted)
 
 
 def _restore(home: Path, name: str, current: Champion, reason: str) -> Outcome:

@@ -93,6 +93,12 @@ def set_tags(home: Path, registered: Registered, tags: Mapping[str, str]) -> Non
             client.set_model_version_tag(registered.name, str(registered.version), key, value)
 
 
+def description(home: Path, registered: Registered) -> str:
+    """The description that MLflow's page of the version shows now; "" without one."""
+    with tracking.client(home) as (client, _):
+        return client.get_model_version(registered.name, str(registered.version)).description or ""
+
+
 def describe(home: Path, registered: Registered, markdown: str) -> None:
     """Write the description that MLflow's page of the version shows."""
     with tracking.client(home) as (client, _):
@@ -124,10 +130,28 @@ def pages(home: Path, registered: Registered, files: Mapping[str, str]) -> dict[
     ``files``: text -> file; those that the run does not have are left out.
     """
     with tracking.client(home) as (client, _):
-        experiment = client.get_run(registered.run_id).info.experiment_id
+        start = f"#/{_run_page(client, registered)}/artifacts/"
         held = {file.path for file in client.list_artifacts(registered.run_id)}
-    start = f"#/experiments/{experiment}/runs/{registered.run_id}/artifacts/"
     return {text: start + file for text, file in files.items() if file in held}
+
+
+def run_page(home: Path, registered: Registered) -> str:
+    """Where MLflow's pages show the version's run: an address on a tracking server, else "experiments/ID/runs/ID"; ""
+    where the run was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    with tracking.client(home) as (client, where):
+        try:
+            page = _run_page(client, registered)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return ""
+        return f"{where.shown}/#/{page}" if where.is_server else page
+
+
+def _run_page(client: Any, registered: Registered) -> str:
+    return f"experiments/{client.get_run(registered.run_id).info.experiment_id}/runs/{registered.run_id}"
 
 
 def set_alias(home: Path, name: str, alias: str, version: int | None) -> None:

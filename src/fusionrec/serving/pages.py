@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from fusionrec.serving.hosts import NAMES, App, OwnOrigin, Receive, Scope, Send
-from fusionrec.serving.words import WORDS
+from fusionrec.serving.words import WORDS, chinese
 
 HERE = Path(__file__).parent
 OWN = (
@@ -64,21 +64,26 @@ class Card:
 
 @dataclass(frozen=True)
 class Fact:
-    """A line about the project: ``topic`` names its label, ``level`` is ok, warn or fail, ``link`` leads on."""
+    """A line about the project: ``topic`` names its label, ``level`` is ok, warn or fail, ``link`` leads on; ``zh`` is
+    the text in Chinese, where it holds words."""
 
     topic: str
     text: str
     level: str = "ok"
     link: str | None = None
+    zh: str = ""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A saved page: ``topic`` names its texts, ``when`` is its time for people."""
+    """A saved page: ``topic`` names its texts, ``when`` is its time for people; ``about`` and ``zh`` say of this very
+    page what the topic's text says of all."""
 
     topic: str
     url: str
     when: str = ""
+    about: str = ""
+    zh: str = ""
 
 
 @dataclass(frozen=True)
@@ -185,7 +190,7 @@ def renderer() -> Callable[[State, str], str]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["code"] = _code
+    environment.filters |= {"code": _code, "chinese": chinese}
     template = environment.get_template("start.html")
 
     def render(state: State, language: str) -> str:

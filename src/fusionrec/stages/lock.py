@@ -8,6 +8,7 @@ a pipeline run's stages do not wait for their own pipeline.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -104,6 +105,32 @@ def project_lock(home: Path, what: str, wait: float) -> Iterator[dict[str, str]]
         yield {TOKEN: token}
     finally:
         (home / "run.json").unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def folder_lock(home: Path, folder: Path, what: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold one folder that is read or replaced as a whole, where the project's lock would be too much.
+
+    Raises Busy naming the holder where the folder is not free within ``wait`` seconds.
+    """
+    place = private_home(home) / "folders"
+    place.mkdir(mode=0o700, exist_ok=True)
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
+    lock, about = FileLock(place / f"{name}.lock", mode=0o600), place / f"{name}.txt"
+    try:
+        lock.acquire(timeout=wait)
+    except Timeout:
+        try:
+            held = about.read_text(encoding="utf-8")
+        except OSError:
+            held = "another command"
+        raise Busy(f"{held} is at work on {folder}; try again when it has ended") from None
+    try:
+        about.write_text(f"{what} (pid {os.getpid()})", encoding="utf-8")
+        yield
+    finally:
+        about.unlink(missing_ok=True)
         lock.release()
 
 

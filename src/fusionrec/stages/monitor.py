@@ -7,6 +7,7 @@ same mapping and the same pseudonym key, goes through the same gate, and is embe
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from fusionrec.monitoring.verdict import Measure, Verdict, judge
 from fusionrec.paths import Paths
 from fusionrec.privacy import pseudonyms
 from fusionrec.registry.bundle import LoadedModel, load_model
+from fusionrec.stages.lock import default_wait, folder_lock
 from fusionrec.stages.progress import counted
 from fusionrec.types import Columns as C
 from fusionrec.types import ItemSet, Report, item_order
@@ -72,6 +74,11 @@ def run(params: Params, paths: Paths, batch: Path) -> Report:
     an error, a missing reference included. Raises UsageError where ``batch`` is no folder and DataRejected where it
     breaks a hard rule of the gate.
     """
+    with folder_lock(paths.home, Path(batch).expanduser(), "a drift check", default_wait()):
+        return _run(params, paths, batch)
+
+
+def _run(params: Params, paths: Paths, batch: Path) -> Report:
     clock = _Clock()
     found, digest = _ingest(params, paths, batch)
     clock.lap("ingest")
@@ -275,7 +282,13 @@ def _write(
             building / "verdict.json", {"format_version": 1, "batch": digest, **verdict.as_dict(), "facts": facts}
         )
     out = {name: f"{paths.home.name}/monitor/{folder.name}/{file}" for name, file in links.items()}
-    return out | ({"evidently": ui} if "descriptors" in links else {})
+    return out | ({"evidently": _in_evidently(ui)} if "descriptors" in links else {})
+
+
+def _in_evidently(page: str) -> str:
+    """The address of a page of Evidently's server: the running ``up`` names it, else it is where ``up`` starts it."""
+    port = os.environ.get("FUSIONREC_EVIDENTLY_PORT", "8000")
+    return os.environ.get("FUSIONREC_EVIDENTLY_URL", f"http://127.0.0.1:{port}") + page
 
 
 def _facts(sides: tuple[_Read, ...], batch: _Tables, digest: str, when: datetime) -> dict[str, str]:

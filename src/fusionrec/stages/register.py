@@ -43,7 +43,9 @@ def run(params: Params, paths: Paths) -> Report:
     found = registering.register(
         paths.home, name, params.registry.experiment, about, lambda: gather(params, paths, about)
     )
-    links = {"version": found.link, "run": found.run_id}
+    links = {"version": found.link}
+    if page := mlflow_store.run_page(paths.home, found):
+        links["run"] = page
     if (paths.evaluation / "report.html").is_file():
         links["report"] = "data/evaluation/report.html"
     state = "registered" if found.created else "already registered"

@@ -136,7 +136,7 @@ def reproduce(addresses: Sequence[str], single_item: bool, force: bool) -> int:
         code = int(exited[1]) if exited else 1
         if code in LABELS and exited:
             return code  # the stage has said why, and its line stays the last
-        return fail(code if code > 0 else 128 - code, None, ": ".join(causes))
+        return fail(code if code > 0 else 128 - code, ": ".join(causes))
     except DvcException as error:
         raise ConfigError(str(error)) from None
     return 0

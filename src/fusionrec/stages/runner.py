@@ -129,11 +129,11 @@ def guarded(what: str, action: Callable[[], Any], home: Callable[[], Path] | Non
         result = action()
         return result if isinstance(result, int) and not isinstance(result, bool) else 0
     except FusionrecError as error:
-        return fail(error.exit_code, type(error).__name__, str(error))
+        return fail(error.exit_code, str(error))
     except KeyboardInterrupt:
-        return fail(130, "Interrupted", "stopped by SIGINT")
+        return fail(130, "stopped by SIGINT")
     except Terminated:
-        return fail(143, "Terminated", "stopped by SIGTERM")
+        return fail(143, "stopped by SIGTERM")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -143,17 +143,21 @@ def guarded(what: str, action: Callable[[], Any], home: Callable[[], Path] | Non
         cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
         if isinstance(error, OSError) and error.errno is not None:
             cause += _disk(error)
-        print(f"error: {cause}\n  the traceback is in {where}", file=sys.stderr)  # noqa: T201
-        return fail(1, None, cause)
+        print(f"the traceback is in {where}", file=sys.stderr)  # noqa: T201
+        return fail(1, cause)
 
 
-def fail(code: int, kind: str | None, message: str) -> int:
-    """Print the error and, last, the line that names the exit code; returns the code."""
-    message = message.strip() or "no message"
-    if kind:
-        print(f"error: {kind}: {message}", file=sys.stderr)  # noqa: T201
-    lines = message.splitlines()
-    first = f"{lines[0]} {lines[1].strip()}" if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+def fail(code: int, message: str) -> int:
+    """Print what the message says after its first line and, last, the line that names the exit code and holds the
+    first; returns the code.
+
+    A list of problems under a heading is printed whole, so that it can be read in its order.
+    """
+    lines = message.strip().splitlines() or ["no message"]
+    listed = len(lines) > 1 and lines[0].endswith(":")
+    first = f"{lines[0]} {lines[1].strip()}" if listed else lines[0]
+    for line in lines if listed else lines[1:]:
+        print(line, file=sys.stderr)  # noqa: T201
     print(f"fusionrec: exit {code} ({LABELS.get(code, 'error')}): {first}", file=sys.stderr, flush=True)  # noqa: T201
     return code
 
@@ -215,9 +219,8 @@ def show(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
-    facts = Table(
-        title=f"{report['stage']}  {report['seconds'].get('total', 0):.1f} s", title_justify="left", show_header=False
-    )
+    seconds = report["seconds"].get("total", sum(report["seconds"].values()))  # a command's report has no total
+    facts = Table(title=f"{report['stage']}  {seconds:.1f} s", title_justify="left", show_header=False)
     for key, value in report["counts"].items():
         facts.add_row(escape(str(key)), f"{value:,}" if isinstance(value, int) else f"{value:,.4g}")
     for key, value in report["seconds"].items():

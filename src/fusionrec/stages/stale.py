@@ -63,6 +63,8 @@ def _own_reason(stage: object) -> str | None:
     """Why DVC sees this stage itself as changed: the names of what changed, at most three."""
     if stage.changed_stage():  # type: ignore[attr-defined]
         return "its command changed"
+    if stage.cmd and not any(out.hash_info for out in stage.outs):  # type: ignore[attr-defined]
+        return "never ran"  # dvc.lock knows nothing of it
     if not stage.cmd:  # type: ignore[attr-defined]
         return "the files changed" if stage.changed_outs() else None  # type: ignore[attr-defined]
     if not stage.changed_deps() and not stage.changed_outs():  # type: ignore[attr-defined]
