@@ -68,6 +68,21 @@ def test_it_links_to_everything_and_a_hostile_name_stays_text(client: TestClient
     assert WORDS["state"][language == "zh"] in answer.text and f'lang="{language}"' in answer.text
 
 
+def test_facts_and_reports_speak_the_pages_language_and_stay_text() -> None:
+    state = State(
+        "shop",
+        facts=(Fact("bundle", "none yet", zh=f"尚无 {HOSTILE}"), Fact("model", "ease")),
+        findings=({"level": "ok", "topic": "lock", "text": "no run is active"},),
+        documents=(Document("drift", "/monitor/x", about="dark: drift", zh="dark：漂移"), Document("gate", "/gate/")),
+    )
+    english, mandarin = (pages.renderer()(state, language) for language in ("en", "zh"))
+    assert (
+        "none yet" in english and "dark: drift" in english and "no run is active" in english and "尚无" not in english
+    )
+    assert "none yet" not in mandarin and "dark：漂移" in mandarin and "没有正在进行的运行" in mandarin
+    assert "ease" in mandarin and WORDS["gate_about"][1] in mandarin and "<script" not in mandarin
+
+
 def test_every_word_is_there_in_both_languages() -> None:
     assert all(len(pair) == 2 and all(pair) for pair in WORDS.values())
 

@@ -51,7 +51,7 @@ def changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
 
 def judged(verdict: Mapping[str, Any]) -> str:
     """The first line for a version that passed: a verdict speaks of one champion only."""
-    number = re.search(r"\bversion (\d+)", str(verdict["opponent"]))
+    number = re.search(r"\bversion (\d+)", str(verdict.get("opponent", "")))
     while_ = f"while version {number[1]} is champion" if number else "while there is no other champion"
     return f"{HEAD}passed: the alias champion may be moved here {while_}."
 

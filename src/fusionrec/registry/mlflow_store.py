@@ -96,7 +96,7 @@ def set_tags(home: Path, registered: Registered, tags: Mapping[str, str]) -> Non
 def description(home: Path, registered: Registered) -> str:
     """The description that MLflow's page of the version shows now; "" without one."""
     with tracking.client(home) as (client, _):
-        return client.get_model_version(registered.name, str(registered.version)).description or ""
+        return str(client.get_model_version(registered.name, str(registered.version)).description or "")
 
 
 def describe(home: Path, registered: Registered, markdown: str) -> None:
