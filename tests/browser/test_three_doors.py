@@ -132,6 +132,10 @@ def test_prefects_form_runs_the_pipeline_with_a_changed_parameter(up: Up, watche
     )
     boxes.first.click()
     page.get_by_role("option", name="popularity").click()
+    page.get_by_role("option").first.wait_for(state="hidden")
+    # the list fades out: until then it takes the next click as one beside it
+    page.wait_for_function("getComputedStyle(document.body).pointerEvents !== 'none'")
+    page.wait_for_timeout(500)
     watched.shot("prefect-form", full_page=True)
     run = submit(up, watched, 600)
     assert run["state_type"] == "COMPLETED", run["state"]["message"]

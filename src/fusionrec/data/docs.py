@@ -16,7 +16,7 @@ STYLE = (
     "max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}"
     "table{border-collapse:collapse;margin:.6rem 0 1.6rem}th,td{border:1px solid #d0d7de;"
     "padding:.25rem .6rem;text-align:left;"
-    "vertical-align:top;overflow-wrap:anywhere;unicode-bidi:isolate}th{background:#f2f4f6}td.bad{background:#ffe3e0}td.good{background:#dff5e3}"
+    "vertical-align:top;overflow-wrap:anywhere;unicode-bidi:isolate}th{background:#f2f4f6;white-space:nowrap}td.bad{background:#ffe3e0}td.good{background:#dff5e3}"
     "h5{font-size:1.05rem;margin:1.4rem 0 .2rem}h6{font-size:1rem;margin:1rem 0 .2rem}"
 )
 
