@@ -171,12 +171,12 @@ def _refuse(home: Path, alias: Registered, ledger: Ledger, reason: str) -> Outco
         "gate_reason": reason,
         "champion_event": f"refused {champions.now()}: the alias champion was {done}: {reason}",
     })  # fmt: skip
-    _head(home, alias, description.refused(reason))
     again = mlflow_store.find(home, alias.name, alias=CHAMPION)
     if again is not None and again.version != alias.version:
         _, decision, now = _decide(home, alias.name)  # moved on while we looked: that move is judged by itself
         return _act(home, alias.name, again, decision, now, MOVED)
     mlflow_store.set_alias(home, alias.name, CHAMPION, None if target is None else target.version)
+    _head(home, alias, description.refused(reason))  # the alias does not wait for it
     champions.append(home, alias.name, {
         "event": "refused", "version": alias.version, "reason": reason, "back_to": target and target.version,
     })  # fmt: skip
