@@ -300,7 +300,7 @@ def test_adopt_makes_the_best_the_projects(project: Make) -> None:
     raw = params.model_dump(mode="json", serialize_as_any=True)
     (paths.project / "params.yaml").write_text("# ours\n" + json.dumps(raw, indent=1))  # JSON is YAML
     assert config.load(paths.project / "params.yaml").train.retriever == BLEND
-    report = tune.run(params, paths, trials=6, adopt=True)
+    report = tune.run(params, paths, trials=12, adopt=True)
     best = next(row for row in report.table if row[""] == "best")
     found = config.load(paths.project / "params.yaml").train.retriever
     assert best["trial"] > 0, "the seed of this test's world gives a better point than the first"
