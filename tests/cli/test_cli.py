@@ -249,9 +249,7 @@ def test_a_batch_is_made_beside_a_run_and_only_one_at_a_time_in_a_place(
         code, _, last = call(capsys, "demo-batch", "none")
         assert code == 75 and f"he (pid {os.getpid()}) is at work on" in last and "data/batches/none" in last
         code, out, _ = call(capsys, "demo-batch", "none", "--out", "data/batches/second")
-        assert code == 0 and "wrote data/batches/second (20 items)" in out, (
-            "the run holding the project is no matter"
-        )
+        assert code == 0 and "wrote data/batches/second (20 items)" in out, "the run holding the project is no matter"
     finally:
         done.set()
         other.join()
