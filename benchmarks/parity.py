@@ -1,9 +1,9 @@
 """Our trained models against the same models of MMRec's own code: same split, settings and seeds, FUSIONREC_TIKTOK.
 
 `python benchmarks/parity.py --reference CHECKOUT [--models a,b] [--seeds 3] [--jobs N]`. About two hours for one core;
-every training is kept in the private home and not repeated; with --models no table is written. Both sides stop early on
-validation Recall@20 and tell the test at that epoch; nothing is searched. The reference gets the audio features in its
-place for text.
+every training is kept in benchmarks/results/units and not repeated; with --models no table is written. Both sides stop
+early on validation Recall@20 and tell the test at that epoch; nothing is searched. The reference gets the audio
+features in its place for text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrec_folders import folder, variable
-from workspace import ROOT, write
+from workspace import RESULTS, write
 
 from fusionrec.data.files import write_json
 from fusionrec.errors import FusionrecError
@@ -32,6 +32,7 @@ from fusionrec.studies.runner import Runner
 from fusionrec.studies.space import digest
 
 SET = "tiktok"
+UNITS = RESULTS / "units"
 MINUTES = 120
 SCRIPTS = Path(__file__).resolve().parent / "reference"
 MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -126,8 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     place = folder(SET)
     if place is None:
         raise SystemExit(f"{variable(SET)} is not set: the folder of the set")
-    home = Path(os.environ.get("FUSIONREC_HOME") or ROOT / ".fusionrec") / "bench"
-    state = home / protocol.load(place, Rules()).digest[:16]
+    state = UNITS / protocol.load(place, Rules()).digest[:16]
     runner = Runner(place, Rules(), state, MINUTES, 1, say=lambda text: print(text, flush=True))
     try:
         with benchmark.alone(state):

@@ -1,9 +1,12 @@
 """Recommenders on public sets by MMRec's protocol, where FUSIONREC_TIKTOK, _LFM2K, _ML1M, _GOWALLA say they lie.
 
-`python benchmarks/recommenders.py [SET ...] [--parts main,missing30,missing60,cold] [--models a,b] [--jobs N]`. Hours;
-what is done is kept and not done again. Parameters are chosen on the set's main part; the other parts and ml1m use them
-as they are. The parts beside main compare the house model and the two others that main's validation likes best. With
---models nothing is written: units are computed, which a call without it puts into the table.
+    python benchmarks/recommenders.py [SET ...] [--parts main,missing30,missing60,cold] [--models a,b] [--jobs N]
+                                      [--test-selected: tell what choosing on the test would have given]
+
+Hours; what is done is kept in benchmarks/results/units and not done again. Parameters are chosen on the set's main
+part; the other parts and ml1m use them as they are. The parts beside main compare the house model and the two others
+that main's validation likes best. With --models nothing is written: units are computed, which a call without it puts
+into the table.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ from workspace import ROOT, about
 
 from fusionrec.data.files import write_json
 from fusionrec.errors import ConfigError, FusionrecError
-from fusionrec.studies import benchmark, contestants
+from fusionrec.studies import benchmark, contestants, protocol
 from fusionrec.studies.benchmark import Effort
 from fusionrec.studies.contestants import Contestant
 from fusionrec.studies.protocol import Rules
@@ -29,8 +33,8 @@ from fusionrec.studies.protocol import Rules
 RESULTS = ROOT / "benchmarks" / "results"
 SPECS = ROOT / "benchmarks" / "recommenders.yaml"
 EFFORT = {
-    "tiktok": Effort(trials=12, seeds=5, minutes=15, test_selected=True),
-    "lfm2k": Effort(trials=12, seeds=5, minutes=15, test_selected=True),
+    "tiktok": Effort(trials=12, seeds=5, minutes=15),
+    "lfm2k": Effort(trials=12, seeds=5, minutes=15),
     "ml1m": Effort(trials=0, seeds=3, minutes=30),  # parameters are carried over
     "gowalla": Effort(trials=0, seeds=1, minutes=120),
 }
@@ -44,12 +48,15 @@ PARTS = {
 }
 FEWER_SEEDS = 3  # of the parts beside main
 HOUSE, BESIDE_HOUSE = "house", 2
+HOUSE_PARTS = ("feature_ease", "spectral", "mgcn")
+"""Two closed forms and the strongest trained model, weighted on validation. Each has the parameters that its own search
+chose on the same set's validation; the blend itself is not searched."""
 
 
 def models(name: str, names: list[str]) -> list[Contestant]:
-    """The models of the specs file; where a set carries parameters over, those of the set on which validation was
-    best relative to that set's best model. Raises ConfigError where those sets have no main part."""
-    found = contestants.chosen(names, SPECS)
+    """The models of the specs file (``names`` of them); where a set carries parameters over, also the house model, all
+    with those of the set on which validation was best relative to that set's best model. Raises ConfigError where
+    those sets have no main part."""
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for other in CARRIED.get(name, ()):
         entries = finished(other)["models"]
@@ -59,7 +66,19 @@ def models(name: str, names: list[str]) -> list[Contestant]:
             best[entry["label"]] = max(
                 best.get(entry["label"], (0.0, {})), (share, entry["chosen"]), key=lambda b: b[0]
             )
-    return [contestants.parse(c.label, best[c.label][1]) if c.label in best else c for c in found]
+    if best:
+        return [contestants.parse(label, best[label][1]) for label in names or best]
+    return contestants.chosen([n for n in names if n != HOUSE], SPECS)
+
+
+def house(entries: list[dict[str, Any]]) -> Contestant:
+    """The house model from the parts as a benchmark chose them. Raises ConfigError where one is missing."""
+    chosen = {entry["label"]: entry["chosen"]["retriever"] for entry in entries}
+    absent = [label for label in HOUSE_PARTS if label not in chosen]
+    if absent:
+        raise ConfigError(f"the house model needs {', '.join(absent)} in the same call")
+    retriever = {"kind": "blend", "metric": protocol.CHOICE, "parts": [chosen[label] for label in HOUSE_PARTS]}
+    return contestants.parse(HOUSE, {"retriever": retriever, "trials": 0})
 
 
 def beside(name: str, names: list[str]) -> list[Contestant]:
@@ -95,20 +114,22 @@ def read(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def measure(name: str, place: Path, parts: list[str], names: list[str], jobs: int) -> None:
+def measure(name: str, place: Path, parts: list[str], names: list[str], jobs: int, habit: bool) -> None:
     """Run the parts of one set, main first, and put them into its results file; what was there of other parts stays.
 
     With ``names`` only units are computed. Raises ConfigError where a part needs a main part that is not there.
     """
-    home = Path(os.environ.get("FUSIONREC_HOME") or ROOT / ".fusionrec")
     for part in (part for part in PARTS if part in parts):
-        effort, rules = replace(EFFORT[name], jobs=jobs), PARTS[part]
+        effort, rules = replace(EFFORT[name], jobs=jobs, test_selected=habit), PARTS[part]
+        run = partial(benchmark.run, place, say=lambda text: print(text, flush=True), units=RESULTS / "units")
         if part == "main":
             rules, wanted = RULES.get(name, rules), models(name, names)
+            if name not in CARRIED and (not names or HOUSE in names):
+                wanted.append(house(run(models=wanted, effort=effort, rules=rules)["models"]))
         else:
             wanted = beside(name, names)
             effort = replace(effort, trials=0, seeds=min(FEWER_SEEDS, effort.seeds), test_selected=False)
-        result = benchmark.run(place, wanted, effort, home, rules, say=lambda text: print(text, flush=True))
+        result = run(models=wanted, effort=effort, rules=rules)
         for row in benchmark.rows_for_people(result):
             print(row)
         if names:
@@ -126,6 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parts", default="main")
     parser.add_argument("--models", default="")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--test-selected", action="store_true", help="main: tell what choosing on the test would give")
     asked = parser.parse_args(arguments)
     unknown = [s for s in asked.sets if s not in SETS] + [p for p in asked.parts.split(",") if p not in PARTS]
     if unknown:
@@ -137,7 +159,14 @@ def main(arguments: list[str] | None = None) -> int:
         place = folder(name)
         assert place is not None
         try:
-            measure(name, place, asked.parts.split(","), [m for m in asked.models.split(",") if m], asked.jobs)
+            measure(
+                name,
+                place,
+                asked.parts.split(","),
+                [m for m in asked.models.split(",") if m],
+                asked.jobs,
+                asked.test_selected,
+            )
         except FusionrecError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code

@@ -55,8 +55,8 @@ def test_it_waits_for_no_other_benchmark_on_the_same_units(
 ) -> None:
     place = folders.write(tmp_path / "tiktok")
     monkeypatch.setattr(parity, "folder", lambda name: place)
-    monkeypatch.setenv("FUSIONREC_HOME", str(tmp_path / "home"))
-    state = tmp_path / "home" / "bench" / protocol.load(place).digest[:16]
+    monkeypatch.setattr(parity, "UNITS", tmp_path / "units")
+    state = tmp_path / "units" / protocol.load(place).digest[:16]
     with benchmark.alone(state):
         assert parity.main(["--reference", str(checkout), "--models", "vbpr"]) == 75
     assert "another process computes" in capsys.readouterr().err

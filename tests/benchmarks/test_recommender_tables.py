@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import recommenders
 
-VALID = {"popularity": 0.1, "ease": 0.3, "mgcn": 0.5, "spectral": 0.4, "house": 0.2}
+VALID = {"popularity": 0.1, "feature_ease": 0.3, "mgcn": 0.5, "spectral": 0.4, "house": 0.2}
+BASE = list(VALID)[:-1]
 
 
 def result(labels: list[str]) -> dict[str, Any]:
     chosen = {label: {"retriever": {"kind": "popularity" if label == "house" else label}} for label in labels}
+    chosen |= {"spectral": {"retriever": {"kind": "spectral", "user_power": 0.7}}}
     entries = [
         {"label": label, "chosen": chosen[label], "valid_seeds": [VALID[label]], "trials": []} for label in labels
     ]
@@ -25,7 +27,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[st
     """What was asked of the benchmark: labels, effort, rules. It takes hours, so its answer is made up here."""
     made: list[tuple[list[str], Any, Any]] = []
 
-    def run(place: Path, models: Any, effort: Any, home: Path, rules: Any, say: Any) -> dict[str, Any]:
+    def run(place: Path, models: Any, effort: Any, units: Path, rules: Any, say: Any) -> dict[str, Any]:
         labels = [one.label for one in models]
         made.append((labels, effort, rules))
         return result(labels)
@@ -34,8 +36,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[st
     monkeypatch.setattr(recommenders.benchmark, "rows_for_people", lambda found: [])
     monkeypatch.setattr(recommenders, "RESULTS", tmp_path)
     monkeypatch.setattr(recommenders, "folder", lambda name: tmp_path)
-    specs = "{popularity: {kind: popularity}, ease: {kind: ease}, mgcn: {kind: mgcn}, spectral: {kind: spectral}, "
-    (tmp_path / "specs.yaml").write_text(specs + "house: {kind: popularity}}")
+    specs = ", ".join(f"{label}: {{kind: {label}}}" for label in BASE)
+    (tmp_path / "specs.yaml").write_text(f"{{{specs}}}")
     monkeypatch.setattr(recommenders, "SPECS", tmp_path / "specs.yaml")
     for name in ("TIKTOK", "LFM2K", "ML1M"):
         monkeypatch.setenv(f"FUSIONREC_{name}", str(tmp_path))
@@ -49,13 +51,13 @@ def written(folder: Path, name: str = "tiktok") -> dict[str, Any]:
 def test_some_models_alone_never_replace_a_table(
     tmp_path: Path, calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert recommenders.main(["tiktok", "--models", "ease"]) == 0
+    assert recommenders.main(["tiktok", "--models", "feature_ease"]) == 0
     assert "no table is written" in capsys.readouterr().out and not list(tmp_path.glob("recommenders-*"))
     assert recommenders.main(["tiktok"]) == 0
     before = (tmp_path / "recommenders-tiktok.json").read_bytes()
-    assert recommenders.main(["tiktok", "--models", "ease,mgcn", "--parts", "main,cold"]) == 0
+    assert recommenders.main(["tiktok", "--models", "feature_ease,mgcn", "--parts", "main,cold"]) == 0
     assert (tmp_path / "recommenders-tiktok.json").read_bytes() == before
-    assert [labels for labels, _, _ in calls] == [["ease"], list(VALID), ["ease", "mgcn"], ["ease", "mgcn"]]
+    assert [labels for labels, _, _ in calls] == [["feature_ease"], BASE, list(VALID), *[["feature_ease", "mgcn"]] * 2]
 
 
 def test_a_part_without_a_finished_main_is_refused(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,15 +65,28 @@ def test_a_part_without_a_finished_main_is_refused(calls: list[Any], capsys: pyt
     assert "tiktok has no finished main part" in capsys.readouterr().err
     assert recommenders.main(["ml1m"]) == 78, "its parameters are those of two other sets"
     assert "tiktok has no finished main part" in capsys.readouterr().err
-    recommenders.main(["tiktok", "--models", "ease"])
+    recommenders.main(["tiktok", "--models", "feature_ease"])
     assert recommenders.main(["tiktok", "--parts", "cold"]) == 78 and len(calls) == 1
 
 
 def test_other_parts_compare_the_house_model_and_the_two_best_of_main(tmp_path: Path, calls: list[Any]) -> None:
     assert recommenders.main(["tiktok", "--parts", "missing30,main"]) == 0
-    (labels, effort, rules), found = calls[1], written(tmp_path)["parts"]
+    (labels, effort, rules), found = calls[2], written(tmp_path)["parts"]
     assert labels == ["house", "mgcn", "spectral"] and (effort.seeds, effort.trials, rules.missing) == (3, 0, 0.3)
     assert {part: one["command"].partition("=FOLDER ")[2] for part, one in found.items()} == {
         part: f"python benchmarks/recommenders.py tiktok --parts {part}" for part in ("main", "missing30")
     }
     assert recommenders.main(["tiktok", "--parts", "cold", "--models", "bm3"]) == 78, "main has no such model"
+
+
+def test_the_parts_of_the_house_model_have_the_parameters_that_their_own_search_chose(
+    calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recommenders.main(["tiktok", "--models", "house,spectral"]) == 78
+    assert "the house model needs feature_ease, mgcn in the same call" in capsys.readouterr().err
+    assert recommenders.main(["tiktok", "--models", "house,mgcn,spectral,feature_ease"]) == 0
+    base = ["mgcn", "spectral", "feature_ease"]
+    assert [labels for labels, _, _ in calls[1:]] == [base, [*base, "house"]]
+    entries = result(["feature_ease", "spectral", "mgcn"])["models"]
+    parts = {part.kind: part for part in recommenders.house(entries).spec.parts}
+    assert list(parts) == list(recommenders.HOUSE_PARTS) and parts["spectral"].user_power == 0.7

@@ -102,6 +102,25 @@ def test_the_loss_over_distinct_nodes_is_the_loss_over_the_batch(items: ItemSet)
     torch.testing.assert_close(net.loss(users, positives, negatives), expected)
 
 
+def test_a_contrast_of_some_rows_is_that_of_a_draw_of_them() -> None:
+    items = catalogue(audio=[True] * 3, image=[True] * 3)
+    batch = [torch.tensor(part) for part in ([0, 1, 2, 1], [0, 1, 2, 0], [1, 2, 0, 2])]
+
+    plain = float(made(items, contrast=0.0).loss(*batch).detach())
+
+    def contrast(rows: int | None, seed: int = 0) -> float:
+        net = made(items, contrast=1.0, contrast_rows=rows)
+        torch.manual_seed(seed)
+        return float(net.loss(*batch).detach()) - plain
+
+    assert contrast(3) == contrast(None) > 0, "there are three users and three items: all of them"
+    # One row is told apart from its own repetitions alone: -log(1 / count); user 1 and item 0 stand there twice.
+    ones = {round(contrast(1, seed) / np.log(2), 4) for seed in range(24)}
+    assert ones == {0.0, 1.0, 2.0}
+    drawn = {round(contrast(2, seed), 5) for seed in range(24)}
+    assert drawn == {round(contrast(2, seed), 5) for seed in range(24)} and 3 < len(drawn) <= 9
+
+
 def test_gradients_reach_every_parameter() -> None:
     data = w.world()
     net = network(MGCN(dim=6), data.train.matrix(), data.items)

@@ -181,7 +181,7 @@ def test_a_search_in_which_all_failed_is_told_and_any_other_trouble_stops_the_be
 
 def test_two_benchmarks_on_the_same_units_are_excluded(tmp_path: Path) -> None:
     folder = folders.write(tmp_path / "planted")
-    state = tmp_path / "home" / "bench" / protocol.load(folder).digest[:16]
+    state = tmp_path / "home" / protocol.load(folder).digest[:16]
     with benchmark.alone(state), pytest.raises(Busy, match="another process computes in units"):
         benchmark.run(folder, MODELS, EFFORT, tmp_path / "home")
     assert not list(state.rglob("*.json"))

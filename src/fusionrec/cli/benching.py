@@ -47,7 +47,8 @@ def run(
         first = error.errors()[0]
         raise UsageError(f"--{first['loc'][0]}: {first['msg']} (found {first['input']!r})") from None
     names = [name.strip() for name in (models or "").split(",") if name.strip()]
-    found = benchmark.run(folder, contestants.chosen(names, spec), benchmark.Effort(**effort), home(), wanted, say=say)
+    units = home() / "bench"
+    found = benchmark.run(folder, contestants.chosen(names, spec), benchmark.Effort(**effort), units, wanted, say=say)
     if out is not None:
         write_json(out, found)
     parts = {part: benchmark.rows_for_people(found, part) for part in found["tests"]}

@@ -44,6 +44,9 @@ class MGCN(RetrieverSpec):
     reg: float = Field(1e-4, ge=0, description="weight of the squares of the batch's final vectors")
     contrast: float = Field(0.01, ge=0, description="weight of InfoNCE between side and content")
     temperature: PositiveFloat = 0.2
+    contrast_rows: PositiveInt | None = Field(
+        None, description="users and items of a batch, each, that InfoNCE looks at, drawn anew; null: all of them"
+    )
     tune_features: bool = Field(
         True, description="modality vectors are a start that training moves, as in the benchmark"
     )
@@ -138,6 +141,8 @@ def network(spec: MGCN, pairs: sparse.csr_matrix, items: ItemSet) -> nn.Module:
             count = torch.cat([n_user, n_item]).to(content.dtype) * mask.any(1)
             of_user, of_item = torch.arange(len(user)), len(user) + torch.nonzero(n_item).ravel()
             for at in (of_user.to(users.device), of_item):
+                if spec.contrast_rows is not None and len(at) > spec.contrast_rows:
+                    at = at[torch.randperm(len(at), device=at.device)[: spec.contrast_rows]]
                 a, b, weight = (x.index_select(0, at) for x in (side, content, count))
                 loss = loss + spec.contrast * info_nce(a, b, weight, spec.temperature)
             return loss

@@ -66,11 +66,11 @@ def run(
     folder: Path,
     models: Sequence[Contestant],
     effort: Effort,
-    home: Path,
+    units: Path,
     rules: Rules = Rules(),  # noqa: B008  (frozen)
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """The results as JSON values. ``home``: the private state; units lie in ``home/bench/<digest>``.
+    """The results as JSON values. Units lie in ``units/<digest of the folder and the rules>/<model>``.
 
     A model whose units fail is told with its reason; the others go on. Raises DataRejected for a broken folder,
     ConfigError where no model came through, and Busy where another process works on the same units.
@@ -78,8 +78,8 @@ def run(
     bench = protocol.load(folder, rules)
     if len(bench.test) == 0:
         raise ConfigError(f"{folder.name}: no user has a test positive: there is nothing to compare")
-    state = home / "bench" / bench.digest[:16]
-    threads = max((os.cpu_count() or 1) // effort.jobs, 1)
+    state = units / bench.digest[:16]
+    threads = max(len(os.sched_getaffinity(0)) // effort.jobs, 1)
     runner = Runner(folder, rules, state, effort.minutes, threads, effort.grace, effort.any_code, say)
     with alone(state), ThreadPoolExecutor(effort.jobs) as pool:
         try:
