@@ -210,6 +210,7 @@ def recommenders() -> list[str]:
                 f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. "
                 f"{trials(results['models'])} {effort['seeds']} seeds, at most {effort['minutes']:g} minutes a fit.\n"
             )
+            out += chosen(results["models"])
             for piece in results["tests"]:
                 out += [] if piece == "all" else [f"Slice `{piece}`:\n"]
                 out.append(markdown(rows_of_bench(results, piece)))
@@ -275,6 +276,24 @@ def trials(models: list[dict[str, Any]]) -> str:
         return "No search here: each model has the parameters that were given."
     told = [f"{number or 'none'} for {', '.join(by_number[number])}" for number in sorted(by_number, reverse=True)]
     return f"Trials of the search on validation: {'; '.join(told)}."
+
+
+def chosen(models: list[dict[str, Any]]) -> list[str]:
+    """What the searches chose, and what the house model is made of."""
+    told = []
+    for entry in models:
+        done = [trial for trial in entry["trials"] if trial["state"] == "done"]
+        point = max(done, key=lambda trial: trial["value"])["point"] if done else {}
+        values = ", ".join(f"{field} {_plain(value)}" for field, value in sorted(point.items()))
+        told += [f"{entry['label']} ({values})"] if values else []
+    out = [f"Chosen on validation: {'; '.join(told)}.\n"] if told else []
+    house = next((e["chosen"]["retriever"] for e in models if e["label"] == "house"), {})
+    parts = [part["kind"] for part in house.get("parts", [])]
+    return [*out, f"House model: a blend of {', '.join(parts)}, weighted on validation.\n"] if parts else out
+
+
+def _plain(value: Any) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 CATALOGUES = {

@@ -80,3 +80,18 @@ def test_trials_are_counted_model_by_model() -> None:
         == "Trials of the search on validation: 12 for ease; 4 for mgcn, bm3; none for house."
     )
     assert "No search" in results_doc.trials(models[3:])
+
+
+def test_the_page_tells_what_the_searches_chose_and_what_the_house_model_is() -> None:
+    trials = [
+        {"state": "done", "value": 0.1, "point": {"l2": [20.0]}},
+        {"state": "done", "value": 0.2, "point": {"l2": [50.0, 100.0], "user_power": 0.3}},
+        {"state": "failed", "value": None, "point": {"l2": [1.0]}},
+    ]
+    parts = {"retriever": {"kind": "blend", "parts": [{"kind": "ease"}, {"kind": "mgcn"}]}}
+    plain = {"label": "popularity", "trials": [], "chosen": {"retriever": {"kind": "popularity"}}}
+    models = [{"label": "ease", "trials": trials, "chosen": {"retriever": {"kind": "ease"}}}, plain]
+    assert results_doc.chosen(models) == ["Chosen on validation: ease (l2 50.0 or 100.0, user_power 0.3).\n"]
+    house = {"label": "house", "trials": [], "chosen": parts}
+    assert results_doc.chosen([plain, house]) == ["House model: a blend of ease, mgcn, weighted on validation.\n"]
+    assert results_doc.chosen([plain]) == []
