@@ -27,10 +27,11 @@ def union(package: str, base: type[Spec], names: Sequence[str]) -> Any:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         raise TypeError(f"{package}: every file is registered once, found {twice or 'none'}")
-    specs = [_spec(import_module(f"{package}.{name}"), base, name) for name in names]
+    specs = {name: _spec(import_module(f"{package}.{name}"), base, name) for name in names}
+    completed = BeforeValidator(partial(_completed, specs))
     if len(specs) == 1:  # pydantic refuses a discriminator on a union of one
-        return Annotated[specs[0], BeforeValidator(partial(_told_apart, names[0]))]
-    return Annotated[Union[tuple(specs)], Field(discriminator="kind")]  # noqa: UP007  (built at run time)
+        return Annotated[specs[names[0]], BeforeValidator(partial(_told_apart, names[0])), completed]
+    return Annotated[Union[tuple(specs.values())], Field(discriminator="kind"), completed]  # noqa: UP007  (at run time)
 
 
 def members(registered: Any) -> tuple[type[Spec], ...]:
@@ -48,6 +49,20 @@ def _told_apart(name: str, value: Any) -> Any:
             context = {"discriminator": "'kind'", "tag": str(value["kind"]), "expected_tags": f"'{name}'"}
             raise PydanticKnownError("union_tag_invalid", context)
     return value
+
+
+def _completed(specs: Mapping[str, type[Spec]], value: Any) -> Any:
+    """A section inside a component's changes the keys that it names and leaves the component's own defaults of the
+    others: ``training: {metric: recall@20}`` is not the training of another model that has that metric."""
+    spec = specs.get(value["kind"]) if isinstance(value, Mapping) and isinstance(value.get("kind"), str) else None
+    if spec is None:
+        return value
+    out = dict(value)
+    for name, field in spec.model_fields.items():
+        own = field.default
+        if isinstance(out.get(name), Mapping) and isinstance(own, Spec) and field.annotation is type(own):
+            out[name] = {key: getattr(own, key) for key in type(own).model_fields} | dict(out[name])
+    return out
 
 
 def _spec(module: ModuleType, base: type[Spec], name: str) -> type[Spec]:

@@ -65,6 +65,34 @@ def test_a_registry_of_one_works(package) -> None:
         TypeAdapter(any_toy).validate_python({"size": 3})
 
 
+NESTED = """from typing import Literal
+from {package}.base import ToySpec
+from fusionrec.types import Spec
+class _Inner(Spec):
+    epochs: int = 1
+    lr: float = 0.5
+    steps: tuple[int, ...] = (1,)
+class {cls}(ToySpec):
+    kind: Literal["{kind}"] = "{kind}"
+    inner: _Inner = _Inner(epochs=7, steps=(2, 3))
+"""
+
+
+@pytest.mark.parametrize("names", [["apple"], ["apple", "pear"]])
+def test_a_section_changes_what_it_names_and_leaves_the_components_defaults(package, names: list[str]) -> None:
+    apple = NESTED.replace("{cls}", "Apple").replace("{kind}", "apple")
+    name, base = package(apple=apple, pear=toy("Pear", "pear"))
+    read = TypeAdapter(union(name, base, names)).validate_python
+    inner = read({"kind": "apple", "inner": {"lr": 0.25}}).inner
+    assert (inner.epochs, inner.lr, inner.steps) == (7, 0.25, (2, 3))
+    assert read({"kind": "apple", "inner": {}}) == read({"kind": "apple"})
+    assert read({"kind": "apple", "inner": type(inner)(lr=0.25)}).inner.epochs == 1, "a whole object is taken as it is"
+    for wrong, where in (({"lr": "x"}, ("inner", "lr")), ({"rate": 1}, ("inner", "rate")), (3, ("inner",))):
+        with pytest.raises(ValidationError) as found:
+            read({"kind": "apple", "inner": wrong})
+        assert [e["loc"][-len(where) :] for e in found.value.errors()] == [where]
+
+
 @pytest.mark.parametrize(
     ("files", "names", "message"),
     [

@@ -86,12 +86,12 @@ def run(
             choices = list(pool.map(lambda who: choose(runner, who, effort.trials, bench.known.digest), models))
             seeds = range(effort.seeds)
             tested = [[pool.submit(runner.run, c.model, "test", seed) for seed in seeds] for c in choices]
-            units = [[future.result() for future in futures] for futures in tested]
+            fitted = [[future.result() for future in futures] for futures in tested]
             selected = [_test_selected(runner, pool, c) if effort.test_selected else None for c in choices]
         except BaseException:
             runner.stop()
             raise
-    return _results(bench, rules, effort, choices, units, selected)
+    return _results(bench, rules, effort, choices, fitted, selected)
 
 
 def alone(state: Path) -> AbstractContextManager[None]:
