@@ -1,6 +1,7 @@
 """Recommenders on public sets by MMRec's protocol, where FUSIONREC_TIKTOK, _LFM2K, _ML1M, _GOWALLA say they lie.
 
     python benchmarks/recommenders.py [SET ...] [--parts main,missing30,missing60,cold] [--models a,b] [--jobs N]
+                                      [--without a,b: a table that says it lacks them]
                                       [--test-selected: tell what choosing on the test would have given]
 
 Hours; what is done is kept in benchmarks/results/units and not done again. Parameters are chosen on the set's main
@@ -32,6 +33,7 @@ from fusionrec.studies.protocol import Rules
 
 RESULTS = ROOT / "benchmarks" / "results"
 SPECS = ROOT / "benchmarks" / "recommenders.yaml"
+SPECS_OF = {"gowalla": ROOT / "benchmarks" / "recommenders-gowalla.yaml"}
 EFFORT = {
     "tiktok": Effort(trials=12, seeds=5, minutes=15),
     "lfm2k": Effort(trials=12, seeds=5, minutes=15),
@@ -40,6 +42,8 @@ EFFORT = {
 }
 RULES = {"gowalla": Rules(join=0.02)}  # published results train on train and validation
 CARRIED = {"ml1m": ("tiktok", "lfm2k")}
+HOUSE_IS_MADE = ("tiktok", "lfm2k")
+"""Where the house model is put together from what its parts' searches chose; elsewhere it is carried over or given."""
 PARTS = {
     "main": Rules(),
     "missing30": Rules(missing=0.3),
@@ -68,7 +72,8 @@ def models(name: str, names: list[str]) -> list[Contestant]:
             )
     if best:
         return [contestants.parse(label, best[label][1]) for label in names or best]
-    return contestants.chosen([n for n in names if n != HOUSE], SPECS)
+    made = name in HOUSE_IS_MADE
+    return contestants.chosen([n for n in names if not (made and n == HOUSE)], SPECS_OF.get(name, SPECS))
 
 
 def house(entries: list[dict[str, Any]]) -> Contestant:
@@ -114,59 +119,57 @@ def read(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def measure(name: str, place: Path, parts: list[str], names: list[str], jobs: int, habit: bool) -> None:
-    """Run the parts of one set, main first, and put them into its results file; what was there of other parts stays.
+def measure(name: str, place: Path, part: str, told: argparse.Namespace) -> None:
+    """Run a part of one set and put it into its results file; what was there of other parts stays.
 
-    With ``names`` only units are computed. Raises ConfigError where a part needs a main part that is not there.
+    With ``told.models`` only units are computed. Raises ConfigError where a part needs a main part that is not there.
     """
-    for part in (part for part in PARTS if part in parts):
-        effort, rules = replace(EFFORT[name], jobs=jobs, test_selected=habit), PARTS[part]
-        run = partial(benchmark.run, place, say=lambda text: print(text, flush=True), units=RESULTS / "units")
-        if part == "main":
-            rules, wanted = RULES.get(name, rules), models(name, names)
-            if name not in CARRIED and (not names or HOUSE in names):
-                wanted.append(house(run(models=wanted, effort=effort, rules=rules)["models"]))
-        else:
-            wanted = beside(name, names)
-            effort = replace(effort, trials=0, seeds=min(FEWER_SEEDS, effort.seeds), test_selected=False)
-        result = run(models=wanted, effort=effort, rules=rules)
-        for row in benchmark.rows_for_people(result):
-            print(row)
-        if names:
-            print(f"{name}, {part}: the units are kept; with --models no table is written, run it without")
-            continue
-        command = f"{variable(name)}=FOLDER python benchmarks/recommenders.py {name} --parts {part}"
-        found = {**read(name).get("parts", {}), part: {**result, "command": command}}
-        head = {**about(), "command": command}
-        write_json(RESULTS / f"recommenders-{name}.json", {**head, "rows": [], "parts": found})
+    effort, rules = replace(EFFORT[name], jobs=told.jobs, test_selected=told.test_selected), PARTS[part]
+    run = partial(benchmark.run, place, say=lambda text: print(text, flush=True), units=RESULTS / "units")
+    if part == "main":
+        rules = RULES.get(name, rules)
+        wanted = [who for who in models(name, told.models) if who.label not in told.without]
+        if name in HOUSE_IS_MADE and (not told.models or HOUSE in told.models):
+            wanted.append(house(run(models=wanted, effort=effort, rules=rules)["models"]))
+    else:
+        wanted = beside(name, told.models)
+        effort = replace(effort, trials=0, seeds=min(FEWER_SEEDS, effort.seeds), test_selected=False)
+    result = run(models=wanted, effort=effort, rules=rules)
+    for row in benchmark.rows_for_people(result):
+        print(row)
+    if told.models:
+        print(f"{name}, {part}: the units are kept; with --models no table is written, run it without")
+        return
+    command = f"{variable(name)}=FOLDER python benchmarks/recommenders.py {name} --parts {part}"
+    found = {**read(name).get("parts", {}), part: {**result, "command": command, "without": told.without}}
+    head = {**about(), "command": command}
+    write_json(RESULTS / f"recommenders-{name}.json", {**head, "rows": [], "parts": found})
 
 
 def main(arguments: list[str] | None = None) -> int:
+    def words(text: str) -> list[str]:
+        return [word for word in text.split(",") if word]
+
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", nargs="*", default=[])
-    parser.add_argument("--parts", default="main")
-    parser.add_argument("--models", default="")
+    parser.add_argument("--parts", type=words, default=["main"])
+    parser.add_argument("--models", type=words, default=[])
+    parser.add_argument("--without", type=words, default=[])
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--test-selected", action="store_true", help="main: tell what choosing on the test would give")
-    asked = parser.parse_args(arguments)
-    unknown = [s for s in asked.sets if s not in SETS] + [p for p in asked.parts.split(",") if p not in PARTS]
+    parser.add_argument("--test-selected", action="store_true")
+    told = parser.parse_args(arguments)
+    unknown = [s for s in told.sets if s not in SETS] + [p for p in told.parts if p not in PARTS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; sets {', '.join(SETS)}; parts {', '.join(PARTS)}")
-    for name in asked.sets or SETS:
+    for name in told.sets or SETS:
         if not os.environ.get(variable(name)):
             print(f"{name}: skipped, {variable(name)} is not set")
             continue
         place = folder(name)
         assert place is not None
         try:
-            measure(
-                name,
-                place,
-                asked.parts.split(","),
-                [m for m in asked.models.split(",") if m],
-                asked.jobs,
-                asked.test_selected,
-            )
+            for part in (part for part in PARTS if part in told.parts):  # main first
+                measure(name, place, part, told)
         except FusionrecError as error:
             print(f"error: {error}", file=sys.stderr)
             return error.exit_code

@@ -210,6 +210,8 @@ def recommenders() -> list[str]:
                 f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. "
                 f"{trials(results['models'])} {effort['seeds']} seeds, at most {effort['minutes']:g} minutes a fit.\n"
             )
+            lacks = ", ".join(results.get("without", []))
+            out += [f"Not measured yet in this table: {lacks}.\n"] if lacks else []
             out += chosen(results["models"])
             for piece in results["tests"]:
                 out += [] if piece == "all" else [f"Slice `{piece}`:\n"]

@@ -60,6 +60,13 @@ def test_some_models_alone_never_replace_a_table(
     assert [labels for labels, _, _ in calls] == [["feature_ease"], BASE, list(VALID), *[["feature_ease", "mgcn"]] * 2]
 
 
+def test_a_table_says_which_models_it_lacks(tmp_path: Path, calls: list[Any]) -> None:
+    assert recommenders.main(["tiktok", "--without", "popularity"]) == 0
+    found = written(tmp_path)["parts"]["main"]
+    assert found["without"] == ["popularity"] and "popularity" not in [one["label"] for one in found["models"]]
+    assert recommenders.main(["tiktok", "--without", "mgcn"]) == 78, "a part of the house model"
+
+
 def test_a_part_without_a_finished_main_is_refused(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert recommenders.main(["tiktok", "--parts", "cold"]) == 78
     assert "tiktok has no finished main part" in capsys.readouterr().err
