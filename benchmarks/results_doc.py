@@ -224,7 +224,8 @@ def recommenders() -> list[str]:
         "chosen by validation Recall@20; the test is asked once. Means over seeds, intervals over users. `first`: "
         "better than each other model with p < .05, paired over users, two-sided, Holm over all pairs; else `tied`. "
         "The column `CHOSEN ON TEST`, where there is one, is the field's habit (Recall@20 / NDCG@20 of the trial that "
-        "is best on the test set) and is there for comparison only.\n"
+        "is best on the test set) and is there for comparison only. Every fit (its curve, its validation, the ranks of "
+        "its hits) is kept in `benchmarks/results/units`: with unchanged code a command makes its table from them.\n"
     )
     return ["## Recommenders on public sets\n", text, *out] if out else []
 
