@@ -141,6 +141,7 @@ def measure(name: str, place: Path, part: str, told: argparse.Namespace) -> None
         print(f"{name}, {part}: the units are kept; with --models no table is written, run it without")
         return
     command = f"{variable(name)}=FOLDER python benchmarks/recommenders.py {name} --parts {part}"
+    command += f" --without {','.join(told.without)}" if told.without else ""
     found = {**read(name).get("parts", {}), part: {**result, "command": command, "without": told.without}}
     head = {**about(), "command": command}
     write_json(RESULTS / f"recommenders-{name}.json", {**head, "rows": [], "parts": found})

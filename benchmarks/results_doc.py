@@ -292,7 +292,17 @@ def chosen(models: list[dict[str, Any]]) -> list[str]:
     out = [f"Chosen on validation: {'; '.join(told)}.\n"] if told else []
     house = next((e["chosen"]["retriever"] for e in models if e["label"] == "house"), {})
     parts = [part["kind"] for part in house.get("parts", [])]
-    return [*out, f"House model: a blend of {', '.join(parts)}, weighted on validation.\n"] if parts else out
+    if parts:
+        out.append(
+            f"House model: a blend of {', '.join(parts)} as their own searches chose them, weighted on validation.\n"
+        )
+    rows = next((e["chosen"]["retriever"].get("contrast_rows") for e in models if e["label"] == "mgcn"), None)
+    if rows:
+        out.append(
+            f"The contrast of `mgcn` looks at {rows} users and {rows} items of a batch instead of all, to save time "
+            "([models](models.md#trained-recommenders)).\n"
+        )
+    return out
 
 
 def _plain(value: Any) -> str:

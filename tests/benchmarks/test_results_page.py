@@ -93,5 +93,8 @@ def test_the_page_tells_what_the_searches_chose_and_what_the_house_model_is() ->
     models = [{"label": "ease", "trials": trials, "chosen": {"retriever": {"kind": "ease"}}}, plain]
     assert results_doc.chosen(models) == ["Chosen on validation: ease (l2 50.0 or 100.0, user_power 0.3).\n"]
     house = {"label": "house", "trials": [], "chosen": parts}
-    assert results_doc.chosen([plain, house]) == ["House model: a blend of ease, mgcn, weighted on validation.\n"]
+    told = "House model: a blend of ease, mgcn as their own searches chose them, weighted on validation.\n"
+    assert results_doc.chosen([plain, house]) == [told]
+    mgcn = {"label": "mgcn", "trials": [], "chosen": {"retriever": {"kind": "mgcn", "contrast_rows": 7}}}
+    assert results_doc.chosen([mgcn])[0].startswith("The contrast of `mgcn` looks at 7 users and 7 items of a batch")
     assert results_doc.chosen([plain]) == []
