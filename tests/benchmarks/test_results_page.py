@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -98,3 +99,14 @@ def test_the_page_tells_what_the_searches_chose_and_what_the_house_model_is() ->
     mgcn = {"label": "mgcn", "trials": [], "chosen": {"retriever": {"kind": "mgcn", "contrast_rows": 7}}}
     assert results_doc.chosen([mgcn])[0].startswith("The contrast of `mgcn` looks at 7 users and 7 items of a batch")
     assert results_doc.chosen([plain]) == []
+
+
+def test_the_readme_tells_what_the_table_of_micro_videos_says() -> None:
+    found = json.loads((results_doc.RESULTS / "recommenders-tiktok.json").read_text())["parts"]["main"]
+    at = {entry["label"]: entry["metrics"]["all"]["recall@20"] for entry in found["models"]}
+    house, second = at.pop("house"), max(at, key=lambda label: at[label]["mean"])
+    places = {test["metric"]: test["places"]["house"] for test in found["tests"]["all"]}
+    told = " ".join((results_doc.ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert places["recall@20"] == "first" and second == "mgcn" and len(at) == 11
+    assert f"our blend is first: Recall@20 {house['mean']:.3f} [{house['low']:.3f}, {house['high']:.3f}]" in told
+    assert f"against {at['mgcn']['mean']:.3f} for MGCN, the best of eleven others" in told
