@@ -1,7 +1,7 @@
 """Recommenders on public sets by MMRec's protocol, where FUSIONREC_TIKTOK, _LFM2K, _ML1M, _GOWALLA say they lie.
 
     python benchmarks/recommenders.py [SET ...] [--parts main,missing30,missing60,cold] [--models a,b] [--jobs N]
-                                      [--without a,b: a table that says it lacks them]
+                                      [--without a,b: main's table says it lacks them]
                                       [--test-selected: tell what choosing on the test would have given]
 
 Hours; what is done is kept in benchmarks/results/units and not done again. Parameters are chosen on the set's main
@@ -60,7 +60,7 @@ chose on the same set's validation; the blend itself is not searched."""
 def models(name: str, names: list[str]) -> list[Contestant]:
     """The models of the specs file (``names`` of them); where a set carries parameters over, also the house model, all
     with those of the set on which validation was best relative to that set's best model. Raises ConfigError where
-    those sets have no main part."""
+    those sets have no main part, and for a name that no set knows."""
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for other in CARRIED.get(name, ()):
         entries = finished(other)["models"]
@@ -71,6 +71,7 @@ def models(name: str, names: list[str]) -> list[Contestant]:
                 best.get(entry["label"], (0.0, {})), (share, entry["chosen"]), key=lambda b: b[0]
             )
     if best:
+        known(name, names, list(best))
         return [contestants.parse(label, best[label][1]) for label in names or best]
     made = name in HOUSE_IS_MADE
     return contestants.chosen([n for n in names if not (made and n == HOUSE)], SPECS_OF.get(name, SPECS))
@@ -92,10 +93,15 @@ def beside(name: str, names: list[str]) -> list[Contestant]:
     entries = {entry["label"]: entry for entry in finished(name)["models"]}
     others = sorted((label for label in entries if label != HOUSE), key=lambda label: -valid(entries[label]))
     wanted = names or [HOUSE, *others[:BESIDE_HOUSE]]
-    absent = [label for label in wanted if label not in entries]
-    if absent:
-        raise ConfigError(f"{name}: the main part has no {', '.join(absent)}; it has {', '.join(entries)}")
+    known(f"{name}, main part", wanted, list(entries))
     return [contestants.parse(label, entries[label]["chosen"]) for label in wanted]
+
+
+def known(where: str, names: list[str], labels: list[str]) -> None:
+    """Raises ConfigError where one of ``names`` is none of ``labels``."""
+    absent = [name for name in names if name not in labels]
+    if absent:
+        raise ConfigError(f"{where}: no model {', '.join(absent)}; there are {', '.join(labels)}")
 
 
 def finished(name: str) -> dict[str, Any]:
@@ -128,7 +134,9 @@ def measure(name: str, place: Path, part: str, told: argparse.Namespace) -> None
     run = partial(benchmark.run, place, say=lambda text: print(text, flush=True), units=RESULTS / "units")
     if part == "main":
         rules = RULES.get(name, rules)
-        wanted = [who for who in models(name, told.models) if who.label not in told.without]
+        wanted = models(name, told.models)
+        known(f"{name}, --without", told.without, [who.label for who in wanted])
+        wanted = [who for who in wanted if who.label not in told.without]
         if name in HOUSE_IS_MADE and (not told.models or HOUSE in told.models):
             wanted.append(house(run(models=wanted, effort=effort, rules=rules)["models"]))
     else:
@@ -141,8 +149,9 @@ def measure(name: str, place: Path, part: str, told: argparse.Namespace) -> None
         print(f"{name}, {part}: the units are kept; with --models no table is written, run it without")
         return
     command = f"{variable(name)}=FOLDER python benchmarks/recommenders.py {name} --parts {part}"
-    command += f" --without {','.join(told.without)}" if told.without else ""
-    found = {**read(name).get("parts", {}), part: {**result, "command": command, "without": told.without}}
+    without = told.without if part == "main" else []
+    command += f" --without {','.join(without)}" if without else ""
+    found = {**read(name).get("parts", {}), part: {**result, "command": command, "without": without}}
     head = {**about(), "command": command}
     write_json(RESULTS / f"recommenders-{name}.json", {**head, "rows": [], "parts": found})
 

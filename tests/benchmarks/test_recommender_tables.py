@@ -65,6 +65,22 @@ def test_a_table_says_which_models_it_lacks(tmp_path: Path, calls: list[Any]) ->
     found = written(tmp_path)["parts"]["main"]
     assert found["without"] == ["popularity"] and "popularity" not in [one["label"] for one in found["models"]]
     assert recommenders.main(["tiktok", "--without", "mgcn"]) == 78, "a part of the house model"
+    assert recommenders.main(["tiktok", "--without", "popularity", "--parts", "main,cold"]) == 0
+    parts = written(tmp_path)["parts"]
+    assert [parts[part]["without"] for part in ("main", "cold")] == [["popularity"], []], "nothing lacks in cold"
+    assert "--without" in parts["main"]["command"] and "--without" not in parts["cold"]["command"]
+
+
+def test_a_name_that_no_model_has_is_refused(
+    tmp_path: Path, calls: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert recommenders.main(["tiktok", "--without", "bm4"]) == 78 and not calls
+    assert "tiktok, --without: no model bm4; there are popularity, feature_ease" in capsys.readouterr().err
+    for name in ("tiktok", "lfm2k"):
+        assert recommenders.main([name]) == 0
+    assert recommenders.main(["ml1m", "--models", "mgnc"]) == 78
+    assert "ml1m: no model mgnc; there are popularity" in capsys.readouterr().err
+    assert recommenders.main(["ml1m", "--models", "mgcn"]) == 0
 
 
 def test_a_part_without_a_finished_main_is_refused(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,10 @@ import json
 from typing import Any
 
 import pytest
-import results_doc
+from page_catalogues import hidden, judged, rows_for_people, strengths
+from page_recommenders import chosen
+from page_recommenders import trials as trials_told
+from workspace import RESULTS, ROOT
 
 
 def part(low: float) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def part(low: float) -> dict[str, Any]:
     ],
 )
 def test_a_modality_carries_taste_only_if_its_lower_bound_says_so(lows: dict[str, float], words: str) -> None:
-    found = results_doc.hidden({"knockout": {name: part(low) for name, low in lows.items()}})
+    found = hidden({"knockout": {name: part(low) for name, low in lows.items()}})
     assert found.startswith(words) and all(f"{name} {low + 0.002:.4f}" in found for name, low in lows.items())
 
 
@@ -44,7 +47,7 @@ def check(name: str, passed: bool) -> dict[str, Any]:
 def test_the_knock_out_tells_the_truth_only_if_its_checks_pass(default: bool, off: bool, words: str) -> None:
     checks = [check("default: text's loss, more than", default), check("text=0: loss less than", off)]
     head = {"machine": {"cores": 2}, "commit": "0123456789", "command": "c"}
-    text = results_doc.strengths({"rows": [], "checks": checks, **head})[1]
+    text = strengths({"rows": [], "checks": checks, **head})[1]
     assert words in text and ("does not" in text) == (not (default and off))
 
 
@@ -62,25 +65,22 @@ def compared(**changed: Any) -> dict[str, Any]:
     ],
 )
 def test_a_table_says_who_is_first_or_tied_also_from_older_files(comparison: dict[str, Any], standing: str) -> None:
-    tests = results_doc.judged({"comparisons": [comparison], "cold_only": {}})
+    tests = judged({"comparisons": [comparison], "cold_only": {}})
     assert tests["standing"] == standing and tests["cold_only"] == {}
     rows = [
         {"model": m, "label": m, "slice": "all", "metric": "ndcg@20", "n": 9, "mean": 0.5, "low": 0.4, "high": 0.6}
         for m in ("ease", "model")
     ]
     words = {"first": ["beaten", "first"], "tied": ["tied", "tied"], "behind": ["ahead", "behind"]}
-    assert [r["tested"] for r in results_doc.rows_for_people(rows, tests)] == words[standing.split(" ")[0]]
+    assert [r["tested"] for r in rows_for_people(rows, tests)] == words[standing.split(" ")[0]]
 
 
 def test_trials_are_counted_model_by_model() -> None:
     models = [
         {"label": label, "trials": [{}] * n} for label, n in (("ease", 12), ("mgcn", 4), ("bm3", 4), ("house", 0))
     ]
-    assert (
-        results_doc.trials(models)
-        == "Trials of the search on validation: 12 for ease; 4 for mgcn, bm3; none for house."
-    )
-    assert "No search" in results_doc.trials(models[3:])
+    assert trials_told(models) == "Trials of the search on validation: 12 for ease; 4 for mgcn, bm3; none for house."
+    assert "No search" in trials_told(models[3:])
 
 
 def test_the_page_tells_what_the_searches_chose_and_what_the_house_model_is() -> None:
@@ -92,23 +92,23 @@ def test_the_page_tells_what_the_searches_chose_and_what_the_house_model_is() ->
     parts = {"retriever": {"kind": "blend", "parts": [{"kind": "ease"}, {"kind": "mgcn"}]}}
     plain = {"label": "popularity", "trials": [], "chosen": {"retriever": {"kind": "popularity"}}}
     models = [{"label": "ease", "trials": trials, "chosen": {"retriever": {"kind": "ease"}}}, plain]
-    assert results_doc.chosen(models) == ["Chosen on validation: ease (l2 50.0 or 100.0, user_power 0.3).\n"]
+    assert chosen(models) == ["Chosen on validation: ease (l2 50.0 or 100.0, user_power 0.3).\n"]
     house = {"label": "house", "trials": [], "chosen": parts}
     told = "House model: a blend of ease, mgcn as their own searches chose them, weighted on validation.\n"
-    assert results_doc.chosen([plain, house]) == [told]
+    assert chosen([plain, house]) == [told]
     mgcn = {"label": "mgcn", "trials": [], "chosen": {"retriever": {"kind": "mgcn", "contrast_rows": 7}}}
-    assert results_doc.chosen([mgcn])[0].startswith("The contrast of `mgcn` looks at 7 users and 7 items of a batch")
-    assert results_doc.chosen([plain]) == []
+    assert chosen([mgcn])[0].startswith("The contrast of `mgcn` looks at 7 users and 7 items of a batch")
+    assert chosen([plain]) == []
 
 
 def test_the_readme_tells_what_the_table_of_micro_videos_says() -> None:
-    found = json.loads((results_doc.RESULTS / "recommenders-tiktok.json").read_text())["parts"]["main"]
+    found = json.loads((RESULTS / "recommenders-tiktok.json").read_text())["parts"]["main"]
     at = {entry["label"]: entry["metrics"]["all"]["recall@20"] for entry in found["models"]}
     house, second = at.pop("house"), max(at, key=lambda label: at[label]["mean"])
     places = {test["metric"]: test["places"]["house"] for test in found["tests"]["all"]}
     tied = [n for n, p in found["tests"]["all"][1]["places"].items() if p == "tied" and n != "house"]
     assert found["tests"]["all"][1]["metric"] == "ndcg@20" and places["ndcg@20"] == "tied" and tied == ["lattice"]
-    told = " ".join((results_doc.ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert places["recall@20"] == "first" and second == "mgcn" and len(at) == 12
     assert f"our blend is first: Recall@20 {house['mean']:.3f} [{house['low']:.3f}, {house['high']:.3f}]" in told
     assert f"against {at['mgcn']['mean']:.3f} for MGCN, the best of twelve others" in told

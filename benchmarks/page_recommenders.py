@@ -1,0 +1,168 @@
+"""The parts of docs/results.md about recommenders: public sets, parity with the reference, three splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from page_source import read, source
+
+from fusionrec.evaluation.table import markdown
+from fusionrec.studies.benchmark import rows_for_people as rows_of_bench
+from fusionrec.studies.splits import rows_for_people as splits_for_people
+
+SETS = {
+    "tiktok": "TikTok features (MMSSL split, image and audio; text is absent)",
+    "lfm2k": "Last.fm 2K (text, audio, speech)",
+    "ml1m": "MovieLens-1M likes with posters and plots (random split of the protocol)",
+    "gowalla": "Gowalla (no content; train and validation joined, 2 % held for early stopping)",
+}
+
+
+TARGETS = {
+    "tiktok": {"recall@20": (0.108, 0.113), "ndcg@20": (0.0476, 0.0476)},
+    "gowalla": {"recall@20": (0.185, 0.188), "ndcg@20": (0.154, 0.154)},
+}
+
+
+PARTS = {
+    "main": "everything there",
+    "missing30": "30 % of the (item, modality) cells hidden",
+    "missing60": "60 % of the cells hidden",
+    "cold": "20 % of the items out of train",
+}
+
+
+def recommenders() -> list[str]:
+    """A table for every measured set and part; slices of cold items below."""
+    out = []
+    for name, title in SETS.items():
+        found = read(f"recommenders-{name}")
+        for part, results in (found or {"parts": {}})["parts"].items():
+            data, effort = results["set"], results["effort"]
+            out.append(f"### {title}: {PARTS[part]}\n")
+            sizes = " / ".join(f"{data[split]:,}" for split in ("train", "valid", "test"))
+            out.append(
+                f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. "
+                f"{trials(results['models'])} {effort['seeds']} seeds, at most {effort['minutes']:g} minutes a fit.\n"
+            )
+            lacks = ", ".join(results.get("without", []))
+            out += [f"Not measured yet in this table: {lacks}.\n"] if lacks else []
+            out += chosen(results["models"])
+            for piece in results["tests"]:
+                out += [] if piece == "all" else [f"Slice `{piece}`:\n"]
+                out.append(markdown(rows_of_bench(results, piece)))
+            out += [_target(name, results)] if part == "main" and name in TARGETS else []
+            own = {key: results[key] for key in ("commit", "command", "machine") if key in results}
+            out.append(source({**(found or {}), **own}))
+    text = (
+        "The protocol of the MMRec toolbox: all items ranked, train masked, plain means over users. Parameters are "
+        "chosen by validation Recall@20; the test is asked once. Means over seeds, intervals over users. `first`: "
+        "better than each other model with p < .05, paired over users, two-sided, Holm over all pairs; else `tied`. "
+        "The column `CHOSEN ON TEST`, where there is one, is the field's habit (Recall@20 / NDCG@20 of the trial that "
+        "is best on the test set) and is there for comparison only. Every fit (its curve, its validation, the ranks of "
+        "its hits) is kept in `benchmarks/results/units`: with unchanged code a command makes its table from them.\n"
+    )
+    return ["## Recommenders on public sets\n", text, *out] if out else []
+
+
+def _target(name: str, results: dict[str, Any]) -> str:
+    """Whether the house model reached what was set before it was measured."""
+    at = {entry["label"]: entry["metrics"] for entry in results["models"]}
+    if not at.get("house"):
+        return "The house model was not measured.\n"
+    lines = []
+    for metric, (least, aim) in TARGETS[name].items():
+        mean = at["house"]["all"][metric]["mean"]
+        word = "missed" if mean < least else "reached" if mean < aim else "passed"
+        asked = f"aim {aim:g}" if least == aim else f"at least {least:g}, aim {aim:g}"
+        lines.append(f"{metric} {mean:.4f} ({asked}): {word}")
+    return f"House model against its targets: {'; '.join(lines)}.\n"
+
+
+def parity(found: dict[str, Any]) -> list[str]:
+    """Our models against the reference's own code."""
+    text = (
+        "Same split, settings, early stopping and seeds on the TikTok features (image and audio; the reference gets "
+        "the audio features in its place for text), means over seeds on the test. Bound: Recall@20 within 3 %.\n"
+    )
+    rows = [
+        {
+            "model": r["model"],
+            "Recall@20 ours": f"{r['ours']['recall@20']:.4f}",
+            "reference": f"{r['reference']['recall@20']:.4f}",
+            "difference": f"{r['recall@20 relative']:+.1%}",
+            "within 3 %": "yes" if abs(r["recall@20 relative"]) <= 0.03 else "no",
+            "NDCG@20 ours": f"{r['ours']['ndcg@20']:.4f}",
+            "reference ": f"{r['reference']['ndcg@20']:.4f}",
+            "seeds, ours": " ".join(f"{v:.4f}" for v in r["ours"]["seeds"]),
+            "seeds, reference": " ".join(f"{v:.4f}" for v in r["reference"]["seeds"]),
+            "epochs": f"{r['ours']['epochs']:.0f} / {r['reference']['epochs']:.0f}",
+            "seconds": f"{r['ours']['seconds']:.0f} / {r['reference']['seconds']:.0f}",
+        }
+        for r in found["rows"]
+    ]
+    own = source(found).replace("; 95 % intervals by user bootstrap", "")
+    return ["## Parity with the reference code\n", text, markdown(rows), own]
+
+
+def trials(models: list[dict[str, Any]]) -> str:
+    """How many points of its space each model's search tried, in a sentence."""
+    by_number: dict[int, list[str]] = {}
+    for entry in models:
+        by_number.setdefault(len(entry["trials"]), []).append(entry["label"])
+    if set(by_number) <= {0}:
+        return "No search here: each model has the parameters that were given."
+    told = [f"{number or 'none'} for {', '.join(by_number[number])}" for number in sorted(by_number, reverse=True)]
+    return f"Trials of the search on validation: {'; '.join(told)}."
+
+
+def chosen(models: list[dict[str, Any]]) -> list[str]:
+    """What the searches chose, and what the house model is made of."""
+    told = []
+    for entry in models:
+        done = [trial for trial in entry["trials"] if trial["state"] == "done"]
+        point = max(done, key=lambda trial: trial["value"])["point"] if done else {}
+        values = ", ".join(f"{field} {_plain(value)}" for field, value in sorted(point.items()))
+        told += [f"{entry['label']} ({values})"] if values else []
+    out = [f"Chosen on validation: {'; '.join(told)}.\n"] if told else []
+    house = next((e["chosen"]["retriever"] for e in models if e["label"] == "house"), {})
+    parts = [part["kind"] for part in house.get("parts", [])]
+    if parts:
+        out.append(
+            f"House model: a blend of {', '.join(parts)} as their own searches chose them, weighted on validation.\n"
+        )
+    rows = next((e["chosen"]["retriever"].get("contrast_rows") for e in models if e["label"] == "mgcn"), None)
+    if rows:
+        out.append(
+            f"The contrast of `mgcn` looks at {rows} users and {rows} items of a batch instead of all, to save time "
+            "([models](models.md#trained-recommenders)).\n"
+        )
+    return out
+
+
+def _plain(value: Any) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+CATALOGUES = {
+    "demo": "The demo catalogue (generated; tastes do not drift in it)",
+    "films": "Films with stars and times (MovieLens latest small, 4 stars and more; a private copy)",
+}
+
+
+def splits(found: dict[str, Any]) -> list[str]:
+    """The same models under three protocols, one table a catalogue, and what the differences mean."""
+    text = (
+        "Every model is trained anew under each protocol and ranked over all items. The test sets differ, so only "
+        "numbers within a column are tested against each other (paired over users, Holm-corrected).\n"
+    )
+    out = ["## The same models under three splits\n", text]
+    for name, one in found["catalogues"].items():
+        out.append(f"### {CATALOGUES[name]}\n")
+        out.append(f"{one['metric'].upper()}; test users: {_users(one)}.\n")
+        out += [markdown(splits_for_people(one)), " ".join(one["means"]) + "\n"]
+    return [*out, source(found)]
+
+
+def _users(one: dict[str, Any]) -> str:
+    return ", ".join(f"{part['name']} {part['users']:,} ({part['pairs']['test']:,} choices)" for part in one["splits"])
