@@ -64,8 +64,7 @@ class World:
         arrays = {
             "user": np.concatenate([self.user, self.user[:1]]),
             "item": self.item,
-            "bias": np.zeros(len(ids), np.float32),
-            "seen": np.ones(len(ids), bool),
+            "touched": np.ones(len(ids), bool),
         }
         model = BPR().build()
         model.restore(arrays, ids)
