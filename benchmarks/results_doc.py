@@ -36,8 +36,10 @@ def main() -> None:
     columns = ("case", "ours", "peer", "peer_name", "bound", "unit", "ratio_peer", "ratio_bound")
     found = read("splits")
     parts += splits(found) if found else []
+    found = read("training")
+    told = (*columns, "with_adam", "ratio_with_adam")
+    parts += plain("Speed of training", found, told) if found else []
     for name, title in (
-        ("training", "Speed of training"),
         ("evaluation", "Speed and memory of the evaluation"),
         ("text_encoder", "Which text encoder"),
         ("pipeline", "A run in which nothing changed"),
