@@ -21,8 +21,7 @@ LAYERS = [
     {"embeddings"},
     {"fusion"},
     {"evaluation"},
-    {"ranking"},
-    {"recommenders"},
+    {"ranking", "recommenders"},  # rankers learn in the recommenders' training loop; a Recommender holds a Ranker
     {"registry"},
     {"studies"},  # hyper-parameters and benchmarks: over models, below whoever runs them
     {"search"},
@@ -45,7 +44,7 @@ HOMES = {
     "fastapi": "src/fusionrec/serving/",
     "starlette": "src/fusionrec/serving/",
 }
-REGISTRIES = ["data/sources", "encoders", "fusion", "modalities", "recommenders"]
+REGISTRIES = ["data/sources", "encoders", "fusion", "modalities", "ranking", "ranking/heads", "recommenders"]
 DANGEROUS_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 
 from fusionrec.fusion.base import FusionSpec
-from fusionrec.ranking.base import Ranker, RankerSpec
+from fusionrec.ranking.base import Impressions, Known, Ranker, RankerSpec, labelled, silent
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
 from fusionrec.types import Float32, Int64, Interactions, ItemSet, Requests
 
@@ -65,7 +64,7 @@ class TwoTask(RankerSpec):
     kind: Literal["two_task"] = "two_task"
     prior: float = 5.0
 
-    def build(self) -> Ranker:
+    def build(self, fusion: FusionSpec | None = None) -> Ranker:
         return TwoTaskRanker(self)
 
 
@@ -77,27 +76,30 @@ class TwoTaskRanker(Ranker):
     def __init__(self, spec: TwoTask) -> None:
         self.spec = spec
 
-    def fit(self, impressions: pl.DataFrame, items: ItemSet, users: pl.DataFrame | None, *, seed: int = 0) -> None:
-        if impressions.height == 0:
-            raise ValueError("nothing to train on: no impressions")
-        row = {item: n for n, item in enumerate(items.ids)}
-        at = np.array([row[i] for i in impressions["item_id"]])
-        shown = np.bincount(at, minlength=len(items)).astype(np.float64)
-        click = np.bincount(at, impressions["click"].to_numpy().astype(float), len(items))
-        bought = np.bincount(at, impressions["conversion"].to_numpy().astype(float), len(items))
+    def fit(self, train: Impressions, valid: Impressions, known: Known, *, seed: int = 0, watch: Any = silent) -> None:
+        labelled(train, self.tasks)
+        n = len(known.items)
+        self.fit_ids = known.items.ids
+        shown = np.bincount(train.item, minlength=n).astype(np.float64)
+        click = np.bincount(train.item, np.nan_to_num(train.labels["click"]), n)
+        bought = np.bincount(train.item, np.nan_to_num(train.labels["conversion"]), n)
         p, prior = click.sum() / shown.sum(), self.spec.prior
         q = bought.sum() / max(click.sum(), 1.0)
         self.click = ((click + prior * p) / (shown + prior)).astype(np.float32)
         self.after = ((bought + prior * q) / (click + prior)).astype(np.float32)
+        self.attach(known.items)
 
-    def predict(self, requests: Requests, candidates: Int64) -> dict[str, Float32]:
-        none = candidates < 0
-        click, after = self.click[candidates], self.after[candidates]
-        click[none] = 0
-        return {"click": click, "conversion": click * after}
+    def attach(self, items: ItemSet) -> None:
+        at = {item: row for row, item in enumerate(self.fit_ids)}
+        self.row = np.array([at.get(item, 0) for item in items.ids])
+
+    def predict(self, requests: Requests, candidates: Int64, context: Any = None) -> dict[str, Float32]:
+        row = self.row[np.maximum(candidates, 0)]
+        click = np.where(candidates < 0, 0, self.click[row]).astype(np.float32)
+        return {"click": click, "conversion": (click * self.after[row]).astype(np.float32)}
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"click": self.click, "after": self.after}
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        self.click, self.after = arrays["click"], arrays["after"]
+    def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
+        self.click, self.after, self.fit_ids = arrays["click"], arrays["after"], fit_ids

@@ -1,39 +1,130 @@
-"""The ranker contract: candidates of a request get a probability or a value per task."""
+"""The ranker contract: candidates of a request get a probability or a value per task.
+
+Legend: N impressions, B requests, K candidates a request, U users, I items.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fusionrec.types import Float32, Int64, ItemSet, Requests, Spec
+from fusionrec.fusion.base import FusionSpec
+from fusionrec.types import Bool, Float32, Int32, Int64, Interactions, ItemSet, Requests, Spec
 
-if TYPE_CHECKING:
-    import polars as pl
+Int16 = NDArray[np.int16]
+
+Watch = Callable[[int, Mapping[str, float]], None]
+"""Called once an epoch with (epoch, values), as by retrievers."""
+
+POSITION = "position"
+"""The context column that says where in the list an item stood, from 1; 0: unknown."""
+
+
+def silent(epoch: int, values: Mapping[str, float]) -> None:
+    """A watch that shows nothing."""
+
+
+@dataclass(frozen=True)
+class UserSet:
+    """``ids``: U pseudonyms in the order of ``Requests.user``; ``codes``: attribute -> (U,) int32, 0 for unknown;
+    ``sizes``: attribute -> number of codes, 0 included."""
+
+    ids: tuple[str, ...]
+    codes: Mapping[str, Int32] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Impressions:
+    """What was shown and what came of it, N rows.
+
+    ``user`` (N,) int32 in [-1, U), -1 for a user that training does not know; ``item`` (N,) int32 in [0, I); ``time``
+    (N,) int64 UTC microseconds, or None; ``context``: name -> (N,) int16 codes, 0 for unknown (``position`` is one);
+    ``labels``: task -> (N,) float32, 0 or 1 or a value, NaN where nothing is known of it.
+    """
+
+    user: Int32
+    item: Int32
+    time: Int64 | None
+    context: Mapping[str, Int16]
+    labels: Mapping[str, Float32]
+
+    def __post_init__(self) -> None:
+        columns: dict[str, NDArray[Any]] = {"user": self.user, "item": self.item, **self.context, **self.labels}
+        columns |= {} if self.time is None else {"time": self.time}
+        sizes = {name: len(column) for name, column in columns.items()}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"lengths differ: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def select(self, rows: NDArray[Any]) -> Impressions:
+        """The impressions at ``rows`` (a boolean mask or positions)."""
+        return Impressions(
+            self.user[rows],
+            self.item[rows],
+            None if self.time is None else self.time[rows],
+            {name: column[rows] for name, column in self.context.items()},
+            {name: column[rows] for name, column in self.labels.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a ranker may know beside the impressions: the catalogue, the users, and the positives of train with their
+    times, of which it takes those strictly before each impression."""
+
+    items: ItemSet
+    users: UserSet
+    history: Interactions
 
 
 class Ranker(ABC):
     """Re-scores retrieved candidates. ``tasks`` names its outputs, e.g. ("click", "conversion")."""
 
-    tasks: ClassVar[tuple[str, ...]]
+    tasks: tuple[str, ...]
+    values: ClassVar[frozenset[str]] = frozenset({"rating"})
+    """The tasks whose output is a value; that of the others is a probability."""
 
     @abstractmethod
-    def fit(self, impressions: pl.DataFrame, items: ItemSet, users: pl.DataFrame | None, *, seed: int = 0) -> None:
-        """Learn from impressions with their outcomes."""
+    def fit(
+        self, train: Impressions, valid: Impressions, known: Known, *, seed: int = 0, watch: Watch = silent
+    ) -> None:
+        """Learn from impressions with their outcomes; ``valid`` is for early stopping only, and may be empty.
+
+        Raises ValueError without impressions, and where no task has a label.
+        """
 
     @abstractmethod
-    def predict(self, requests: Requests, candidates: Int64) -> dict[str, Float32]:
-        """``candidates`` (B, K) item rows, -1 for none -> task -> (B, K) float32, NaN-free."""
+    def attach(self, items: ItemSet) -> None:
+        """Bind the catalogue whose rows ``candidates`` name from now on. No training happens."""
+
+    @abstractmethod
+    def predict(
+        self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
+    ) -> dict[str, Float32]:
+        """``candidates`` (B, K) item rows, -1 for none -> task -> (B, K) float32, NaN-free.
+
+        ``context``: name -> (B, K) int16 codes as in :class:`Impressions`; without it every candidate is judged as if
+        it stood first, so that where it stands does not enter.
+        """
 
     @abstractmethod
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything learnt, as named arrays."""
 
     @abstractmethod
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """The inverse of :meth:`arrays`."""
+    def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
+        """The inverse of :meth:`arrays`; :meth:`attach` must follow before predicting."""
 
 
 class RankerSpec(Spec):
@@ -41,5 +132,18 @@ class RankerSpec(Spec):
 
     kind: Any
 
-    def build(self) -> Ranker:
+    def build(self, fusion: FusionSpec | None = None) -> Ranker:
+        """An unfitted model. ``fusion`` is injected into the models that read content through one."""
         raise NotImplementedError
+
+
+def labelled(train: Impressions, tasks: tuple[str, ...]) -> dict[str, Bool]:
+    """Task -> (N,) bool: rows with a label, for the tasks that have any. Raises ValueError where none has, and where
+    there is no impression."""
+    if len(train) == 0:
+        raise ValueError("nothing to train on: no impressions")
+    here = {task: ~np.isnan(train.labels[task]) for task in tasks if task in train.labels}
+    found = {task: rows for task, rows in here.items() if rows.any()}
+    if not found:
+        raise ValueError(f"nothing to train on: no impression has a label of {', '.join(tasks)}")
+    return found

@@ -1,0 +1,346 @@
+"""What DeepFM, DCN-v2 and the concatenating network share: the fields they read, their training, their predictions.
+
+Fields, each a vector of ``dim``: user and item id, the user's attributes, the context (not the position), the item's
+fused content, and the fused content of what the user chose before (its mean). Numbers beside them: how much the item
+resembles the user's past in each modality and fused, and how long that past is. An id that training does not know, and
+now and then one that it does (``id_dropout``), reads as unknown, so a new item is judged by its content.
+
+Where impressions have a position, clicks and what follows them are p(seen | position) p(wanted): see
+:class:`fusionrec.ranking.layers.Examination`.
+Legend: N impressions, B rows of a batch, F fields, R different items of a batch, D = dim, W output width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from fusionrec.fusion.base import FusionSpec
+from fusionrec.fusion.concat import Concat
+from fusionrec.fusion.space import FeatureSpace
+from fusionrec.ranking.base import (
+    POSITION,
+    Impressions,
+    Int16,
+    Known,
+    Ranker,
+    RankerSpec,
+    Watch,
+    labelled,
+    silent,
+)
+from fusionrec.ranking.heads import AnyHead
+from fusionrec.ranking.heads.shared_bottom import SharedBottom
+from fusionrec.ranking.past import Bags, Past, of_requests, ranges
+from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
+from fusionrec.types import Bool, Float32, Int32, Int64, ItemSet, Requests
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+PAIRS = 16_384  # predicted at once
+FOLLOWS_SIGHT = ("click", "conversion", "cart", "ad_click")
+"""The tasks that presuppose that the place was looked at."""
+
+
+class RankTraining(Training):
+    """Early stopping looks at the mean log likelihood of the tasks, the higher the better."""
+
+    metric: Literal["log_likelihood"] = "log_likelihood"  # type: ignore[assignment]
+
+
+class DeepSpec(RankerSpec):
+    """What every ranking network can be told."""
+
+    tasks: tuple[str, ...] = Field(("click",), min_length=1, description="those without a label are left out")
+    dim: PositiveInt = 16
+    width: PositiveInt = Field(32, description="whitened components kept of each modality")
+    last: PositiveInt = Field(50, description="choices before the impression that count, at most")
+    id_dropout: float = Field(0.1, ge=0, lt=1, description="chance that an id is hidden in a step")
+    head: AnyHead = SharedBottom()
+    training: RankTraining = RankTraining(epochs=30, batch=2048, lr=2e-3, weight_decay=1e-5, patience=3)
+
+    def build(self, fusion: FusionSpec | None = None) -> Ranker:
+        return DeepRanker(self, fusion or Concat())
+
+    @abstractmethod
+    def interaction(self, fields: int, numbers: int) -> nn.Module:
+        """``module(fields (B, F, D), numbers (B, P)) -> (B, module.width)``."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the network's shape depends on, beside its spec: rows of the id tables, codes of the other categorical
+    fields, components of each modality, places of a list, and the tasks."""
+
+    users: int
+    items: int
+    codes: tuple[int, ...]
+    dims: Mapping[str, int]
+    places: int
+    tasks: tuple[str, ...]
+
+
+class DeepRanker(Ranker):
+    """Fits and predicts through the network of its spec."""
+
+    def __init__(self, spec: DeepSpec, fusion: FusionSpec) -> None:
+        self.spec, self.fusion, self.tasks = spec, fusion, spec.tasks
+
+    def fit(
+        self, train: Impressions, valid: Impressions, known: Known, *, seed: int = 0, watch: Watch = silent
+    ) -> None:
+        import torch
+
+        torch.manual_seed(seed)
+        self.tasks = tuple(labelled(train, self.spec.tasks))
+        self.fit_ids = known.items.ids
+        self.touched = np.zeros(len(known.items), bool)
+        self.touched[train.item] = True
+        self.space = FeatureSpace(self.spec.width).fit(known.items, self.touched)
+        names = [name for name in train.context if name != POSITION]
+        self.context = {name: int(train.context[name].max(initial=0)) + 1 for name in names}
+        self.codes = _table([known.users.codes[name] for name in known.users.codes], len(known.users))
+        self.scale = {task: _scale(train.labels[task]) for task in self.tasks if task in self.values}
+        self.sizes = Sizes(
+            len(known.users) + 1,
+            len(known.items) + 1,
+            (*known.users.sizes.values(), *self.context.values()),
+            self.space.dims,
+            int(train.context[POSITION].max(initial=0)) if POSITION in train.context else 0,
+            self.tasks,
+        )
+        self.net = _network(self.spec, self.fusion, self.sizes, self.values)
+        self.attach(known.items)
+        self._train(train, valid, known, seed, watch)
+        self.net.eval()
+
+    def _train(self, train_set: Impressions, valid: Impressions, known: Known, seed: int, watch: Watch) -> None:
+        past = Past(known.history, self.spec.last)
+        how = self.spec.training
+        parts = {name: _Rows(self, rows, past) for name, rows in (("train", train_set), ("valid", valid))}
+
+        def batches(epoch: int) -> Iterator[Callable[[], Tensor]]:
+            rng = draws(seed, epoch)
+            order = rng.permutation(len(train_set))
+            for start in range(0, len(order), how.batch):
+                rows = share(order[start : start + how.batch])
+                hidden = rng.random((2, len(rows))) < self.spec.id_dropout
+                yield partial(self._loss, parts["train"], rows, hidden)
+
+        rounds = iter(range(how.epochs + 1))
+
+        def validate() -> float:
+            if len(valid) == 0:
+                return float(next(rounds))  # nothing to judge by: the last epoch is as good as any
+            total = 0.0
+            for start in range(0, len(valid), PAIRS):
+                rows = np.arange(start, min(start + PAIRS, len(valid)))
+                total += float(self._loss(parts["valid"], rows, None)) * len(rows)
+            return -total / len(valid)
+
+        train(self.net, batches, validate, how, watch, seed, how.batch * self.net.work)
+
+    def _loss(self, part: _Rows, rows: Int64, hidden: Bool | None) -> Tensor:
+        import torch
+
+        from fusionrec.ranking.layers import task_losses
+
+        out = self.net(self._inputs(*part.at(rows), hidden))
+        device = self.net.anchor.device
+        labels = {task: tensor(part.labels[task][rows], device) for task in self.tasks}
+        losses = task_losses(out, labels, self.values)
+        return torch.stack(list(losses.values())).mean()
+
+    def _inputs(self, ids: Int64, item: Int64, bags: Bags, position: Int64, hidden: Bool | None) -> dict[str, Any]:
+        """Tensors of B rows: ``ids`` (B, F) codes; the R different items with their content; where the rows' items
+        and pasts lie among them."""
+        device = self.net.anchor.device
+        if hidden is not None:
+            ids = ids.copy()
+            ids[:, :2][hidden.T] = 0
+        different, place = np.unique(np.concatenate([item, bags.items]), return_inverse=True)
+        return {
+            "ids": tensor(ids, device),
+            "x": {name: tensor(vectors[different], device) for name, vectors in self.vectors.items()},
+            "mask": tensor(self.mask[different], device),
+            "item": tensor(place[: len(item)], device),
+            "past": tensor(place[len(item) :], device),
+            "offsets": tensor(bags.offsets, device),
+            "count": tensor(bags.counts.astype(np.float32), device),
+            "position": tensor(position, device),
+        }
+
+    def attach(self, items: ItemSet) -> None:
+        at = {item: row for row, item in enumerate(self.fit_ids)}
+        row = np.array([at.get(item, -1) for item in items.ids], np.int64)
+        self.code = np.where((row >= 0) & self.touched[np.maximum(row, 0)], row + 1, 0)
+        self.vectors, self.mask = self.space.apply(items)
+
+    def ids(self, user: Int64, item: Int64, context: Mapping[str, np.ndarray]) -> Int64:
+        """(B, F) int64 codes: user, item, the user's attributes, the context; 0 for unknown."""
+        who = np.where((user >= 0) & (user < len(self.codes)), user, -1)
+        columns = [who + 1, self.code[item]]
+        columns += [np.where(who >= 0, column, 0) for column in self.codes[who].T] if self.codes.shape[1] else []
+        for name, size in self.context.items():
+            codes = context.get(name, np.zeros(len(user), np.int16))
+            columns.append(np.where((codes >= 0) & (codes < size), codes, 0))
+        return np.stack(columns, axis=1).astype(np.int64)
+
+    def predict(
+        self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
+    ) -> dict[str, Float32]:
+        import torch
+
+        context = context or {}
+        row, column = np.nonzero(candidates >= 0)
+        bags = of_requests(requests, self.spec.last)
+        ends = np.append(bags.offsets, len(bags.items))
+        out = {task: np.zeros(candidates.shape, np.float32) for task in self.tasks}
+        self.net.eval()
+        for start in range(0, len(row), PAIRS):
+            r, c = row[start : start + PAIRS], column[start : start + PAIRS]
+            user, item = requests.user[r], candidates[r, c]
+            given = {name: codes[r, c] for name, codes in context.items()}
+            position = given.get(POSITION, np.ones(len(r), np.int64)).astype(np.int64)
+            mine = ranges(ends[r], ends[r + 1])
+            size = ends[r + 1] - ends[r]
+            part = Bags(bags.items[mine], np.cumsum(size) - size)
+            with torch.no_grad():
+                found = self.net(self._inputs(self.ids(user, item, given), item, part, position, None))
+            for task, value in found.items():
+                shown = value.cpu().numpy()
+                mean, spread = self.scale.get(task, (0.0, 1.0))
+                out[task][r, c] = shown * spread + mean if task in self.values else np.exp(shown)
+        return out
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            **state_arrays(self.net, "net"),
+            **self.space.arrays(),
+            "touched": self.touched,
+            "user_codes": self.codes,
+            "code_sizes": np.array(self.sizes.codes, np.int64),
+            "places": np.array([self.sizes.places], np.int64),
+            **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
+            **{f"task/{n}/{task}": np.array(self.scale.get(task, (0.0, 1.0))) for n, task in enumerate(self.tasks)},
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
+        self.fit_ids = tuple(fit_ids)
+        self.touched = np.asarray(arrays["touched"], bool)
+        self.codes = np.asarray(arrays["user_codes"], np.int32)
+        self.space = FeatureSpace.restore(arrays)
+        self.context = {
+            name.partition("/")[2]: int(arrays[name][0]) for name in sorted(arrays) if name.startswith("context/")
+        }
+        named = sorted((name.split("/") for name in arrays if name.startswith("task/")), key=lambda n: int(n[1]))
+        self.tasks = tuple(name[2] for name in named)
+        self.scale = {
+            name[2]: (float(arrays["/".join(name)][0]), float(arrays["/".join(name)][1]))
+            for name in named
+            if name[2] in self.values
+        }
+        self.sizes = Sizes(
+            len(self.codes) + 1,
+            len(self.touched) + 1,
+            tuple(arrays["code_sizes"].tolist()),
+            self.space.dims,
+            int(arrays["places"][0]),
+            self.tasks,
+        )
+        self.net = _network(self.spec, self.fusion, self.sizes, self.values)
+        load_state(self.net, dict(arrays), "net")
+        self.net.eval()
+
+
+class _Rows:
+    """Impressions with what belongs to each, ready to be taken by row."""
+
+    def __init__(self, ranker: DeepRanker, rows: Impressions, past: Past) -> None:
+        self.ranker, self.rows, self.past = ranker, rows, past
+        self.start, self.stop = past.spans(rows.user, rows.time)
+        nothing = np.full(len(rows), np.nan, np.float32)
+        self.labels = {task: rows.labels.get(task, nothing) for task in ranker.tasks}
+        for task, (mean, spread) in ranker.scale.items():
+            self.labels[task] = ((self.labels[task] - mean) / spread).astype(np.float32)
+
+    def at(self, rows: Int64) -> tuple[Int64, Int64, Bags, Int64]:
+        """The ids, items, pasts and positions of these rows, as :meth:`DeepRanker._inputs` takes them."""
+        part = self.rows
+        item = part.item[rows].astype(np.int64)
+        context = {name: codes[rows] for name, codes in part.context.items()}
+        ids = self.ranker.ids(part.user[rows].astype(np.int64), item, context)
+        position = context.get(POSITION, np.ones(len(rows), np.int64)).astype(np.int64)
+        return ids, item, self.past.bags(self.start[rows], self.stop[rows], item), position
+
+
+def _table(columns: list[Int32], n: int) -> Int32:
+    return np.stack(columns, axis=1).astype(np.int32) if columns else np.zeros((n, 0), np.int32)
+
+
+def _scale(values: Float32) -> tuple[float, float]:
+    """Mean and deviation of what is there; deviation 1 where all are the same."""
+    there = values[~np.isnan(values)].astype(np.float64)
+    return float(there.mean()), float(there.std()) or 1.0
+
+
+def _network(spec: DeepSpec, fusion: FusionSpec, sizes: Sizes, values: frozenset[str]) -> nn.Module:
+    import torch
+    from torch import nn
+
+    from fusionrec.ranking.layers import Examination
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            rows = (sizes.users, sizes.items, *sizes.codes)
+            self.tables = nn.ModuleList(nn.Embedding(n, spec.dim) for n in rows)
+            for table in self.tables:
+                nn.init.normal_(table.weight, std=0.05)
+            self.fuse: Any = fusion.build(sizes.dims, spec.dim) if sizes.dims else None
+            self.nothing = nn.Parameter(torch.zeros(spec.dim))  # the past of a user without one
+            fields = len(rows) + (2 if self.fuse else 0)
+            numbers = 1 + (len(sizes.dims) + 1 if self.fuse else 0)
+            self.mix = spec.interaction(fields, numbers)
+            self.head = spec.head.build(self.mix.width, sizes.tasks, values)
+            self.examination = Examination(sizes.places)
+            self.anchor = self.nothing  # says where the module is
+            self.work = fields * spec.dim * self.mix.width
+
+        def content(self, given: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+            """Fields: the item's fused vector and that of the past; numbers: how much they resemble each other."""
+            item, past, offsets = given["item"], given["past"], given["offsets"]
+            some = (given["count"] > 0).to(self.nothing.dtype)
+            fused = self.fuse(given["x"], given["mask"])
+
+            def mean(x: Tensor) -> Tensor:
+                return (
+                    nn.functional.embedding_bag(past, x, offsets, mode="mean")
+                    if len(past)
+                    else x.new_zeros((len(item), x.shape[1]))
+                )
+
+            def alike(x: Tensor) -> Tensor:
+                return nn.functional.cosine_similarity(x[item], mean(x), dim=1) * some
+
+            profile = torch.where(some[:, None] > 0, mean(fused), self.nothing)
+            return [fused[item], profile], [alike(given["x"][name]) for name in sorted(given["x"])] + [alike(fused)]
+
+        def forward(self, given: dict[str, Any]) -> dict[str, Tensor]:
+            fields = [table(given["ids"][:, at]) for at, table in enumerate(self.tables)]
+            numbers = [torch.log1p(given["count"]) / 4]
+            if self.fuse is not None:
+                vectors, likeness = self.content(given)
+                fields, numbers = fields + vectors, numbers + likeness
+            out = self.head(self.mix(torch.stack(fields, dim=1), torch.stack(numbers, dim=1)))
+            seen = self.examination(given["position"])
+            return {task: x + seen if task in FOLLOWS_SIGHT else x for task, x in out.items()}
+
+    return Network()

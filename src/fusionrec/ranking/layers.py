@@ -1,0 +1,68 @@
+"""What ranking networks share: towers, log probabilities, the loss over tasks, and how much a place in a list is seen.
+
+Imports torch: rankers import this file inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+NEVER = -1e-6
+"""The largest log probability a loss sees: log(1 - p) stays finite."""
+
+
+def tower(width: int, size: int) -> nn.Module:
+    """(B, width) -> (B, 1) through one hidden layer."""
+    return nn.Sequential(nn.Linear(width, size), nn.ReLU(), nn.Linear(size, 1))
+
+
+def dense(width: int, sizes: tuple[int, ...], dropout: float) -> nn.Module:
+    """(B, width) -> (B, sizes[-1]): linear maps, each with ReLU and dropout."""
+    layers: list[nn.Module] = []
+    for size in sizes:
+        layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+        width = size
+    return nn.Sequential(*layers)
+
+
+def log_probability(logit: Tensor) -> Tensor:
+    """log sigmoid."""
+    return nn.functional.logsigmoid(logit)
+
+
+def log_not(log_p: Tensor) -> Tensor:
+    """log(1 - p) of log p < 0, exact at both ends (Maechler, "Accurately computing log(1 - exp(-|a|))", 2012)."""
+    return torch.where(log_p > -0.6931, torch.log(-torch.expm1(log_p)), torch.log1p(-torch.exp(log_p)))
+
+
+def task_losses(out: Mapping[str, Tensor], labels: Mapping[str, Tensor], values: frozenset[str]) -> dict[str, Tensor]:
+    """Task -> the mean loss over the rows (B,) that have a label (0 without one): cross-entropy of probabilities, half
+    the squared error of (standardised) values."""
+    found = {}
+    for task, prediction in out.items():
+        y = labels[task]
+        here = ~torch.isnan(y)
+        y = torch.where(here, y, y.new_zeros(()))
+        if task in values:
+            loss = 0.5 * (prediction - y) ** 2
+        else:
+            log_p = prediction.clamp(max=NEVER)
+            loss = -(y * log_p + (1 - y) * log_not(log_p))
+        found[task] = torch.where(here, loss, loss.new_zeros(())).sum() / here.sum().clamp(min=1)
+    return found
+
+
+class Examination(nn.Module):
+    """How likely a place is looked at, relative to the first (the position-based model; Richardson et al., "Predicting
+    clicks", WWW 2007): log of it (B,), 0 for place 1. A click needs that and a wish, so the two multiply."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__()
+        self.seen = nn.Parameter(torch.full((max(places, 1) + 1,), 0.5))  # row 0: place unknown
+
+    def forward(self, position: Tensor) -> Tensor:
+        at = position.clamp(0, len(self.seen) - 1)
+        return torch.where(at == 1, self.seen.new_zeros(()), nn.functional.logsigmoid(self.seen)[at])

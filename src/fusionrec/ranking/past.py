@@ -1,0 +1,87 @@
+"""Behaviour before the event: which items a user had chosen strictly before each impression (B6).
+
+Without timestamps all the others of the user's positives count, the impression's own item never: what is asked is not
+part of the answer. Legend: P positives, N impressions, B rows of a batch, L entries of their bags.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusionrec.types import Int32, Int64, Interactions, Requests
+
+
+@dataclass(frozen=True)
+class Bags:
+    """``items`` (L,) int64 item rows, one bag after the other; ``offsets`` (B,) int64 where each bag starts."""
+
+    items: Int64
+    offsets: Int64
+
+    @property
+    def counts(self) -> Int64:
+        """(B,) the sizes of the bags."""
+        return np.diff(np.append(self.offsets, len(self.items)))
+
+
+class Past:
+    """The positives of every user in the order of time; at most the ``last`` ones before an impression count."""
+
+    def __init__(self, history: Interactions, last: int) -> None:
+        self.last = last
+        time = np.zeros(len(history), np.int64) if history.time is None else history.time
+        self.timed = history.time is not None
+        order = np.lexsort((history.item, time, history.user))
+        self.item: Int64 = history.item[order].astype(np.int64)
+        self.moments = np.unique(time)
+        self._key = self._keys(history.user[order].astype(np.int64), np.searchsorted(self.moments, time[order]))
+
+    def _keys(self, user: Int64, moment: Int64) -> Int64:
+        return user * (len(self.moments) + 1) + moment
+
+    def spans(self, user: Int32, time: Int64 | None) -> tuple[Int64, Int64]:
+        """(N,), (N,): the positives [start, stop) of each impression's user before it; none for user -1."""
+        who = user.astype(np.int64)
+        start = np.searchsorted(self._key, self._keys(who, np.zeros_like(who)))
+        if self.timed and time is not None:
+            stop = np.searchsorted(self._key, self._keys(who, np.searchsorted(self.moments, time)))
+            start = np.maximum(start, stop - self.last)
+        else:
+            stop = np.searchsorted(self._key, self._keys(who + 1, np.zeros_like(who)))
+        stop = np.where(who < 0, start, np.maximum(stop, start))
+        return start.astype(np.int64), stop.astype(np.int64)
+
+    def bags(self, start: Int64, stop: Int64, own: Int64) -> Bags:
+        """The items of the spans (B,); without timestamps the impression's ``own`` (B,) item is left out, and of more
+        than ``last`` the first ones by item row are taken."""
+        items, row = self.item[ranges(start, stop)], np.repeat(np.arange(len(start)), stop - start)
+        if not self.timed:
+            kept = items != own[row]
+            items, row = items[kept], row[kept]
+            place = np.arange(len(row)) - np.searchsorted(row, row)
+            items, row = items[place < self.last], row[place < self.last]
+        return Bags(items, np.searchsorted(row, np.arange(len(start))).astype(np.int64))
+
+
+def ranges(start: Int64, stop: Int64) -> Int64:
+    """start[0], ..., stop[0] - 1, start[1], ... as one array."""
+    size = stop - start
+    first = np.cumsum(size) - size
+    return np.repeat(start - first, size) + np.arange(int(size.sum()), dtype=np.int64)
+
+
+def of_requests(requests: Requests, last: int) -> Bags:
+    """The histories of B requests; where their times are known the ``last`` ones, else all."""
+    h = requests.history.tocsr()
+    if requests.history_time is None:
+        return Bags(h.indices.astype(np.int64), h.indptr[:-1].astype(np.int64))
+    times = requests.history_time.tocsr()
+    row = np.repeat(np.arange(len(requests)), np.diff(times.indptr))
+    order = np.lexsort((times.indices, -times.data, row))
+    place = np.arange(len(order)) - times.indptr[row[order]]
+    kept = order[place < last]
+    return Bags(
+        times.indices[kept].astype(np.int64), np.searchsorted(row[kept], np.arange(len(requests))).astype(np.int64)
+    )

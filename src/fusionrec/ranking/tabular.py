@@ -1,0 +1,176 @@
+"""Impressions as a table of numbers, for the rankers that come from a library (logistic regression, boosted trees).
+
+Numbers of a row: how long the user's past is, how much the item resembles it in each modality, how often the item was
+chosen (by others), the place in the list, and the item's leading components of each modality. Codes: user, item,
+attributes, context. Everything speaks of before the impression or of others, so that nothing of the answer is in it.
+Legend: N rows, P numbers, F codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from fusionrec.fusion.space import FeatureSpace
+from fusionrec.ranking.base import POSITION, Impressions, Int16, Known, Ranker, Watch, labelled, silent
+from fusionrec.ranking.past import Bags, Past, of_requests, ranges
+from fusionrec.types import Float32, Int64, ItemSet, Requests
+
+PAIRS = 65_536  # predicted at once
+LAST = 50
+WIDTH = 32
+
+
+class Tabular(Ranker):
+    """Base of both: builds the table, and fits and asks one model a task."""
+
+    def __init__(self, tasks: tuple[str, ...], components: int) -> None:
+        self.asked = self.tasks = tasks
+        self.components = components
+
+    def _fit_task(self, task: str, rows: Table, y: Float32, valid: Table, y_valid: Float32, seed: int) -> None:
+        """Learn one task; ``y`` (N,) without NaN."""
+        raise NotImplementedError
+
+    def _predict_task(self, task: str, rows: Table) -> Float32:
+        raise NotImplementedError
+
+    def fit(
+        self, train: Impressions, valid: Impressions, known: Known, *, seed: int = 0, watch: Watch = silent
+    ) -> None:
+        here = labelled(train, self.asked)
+        self.tasks = tuple(here)
+        self.fit_ids = known.items.ids
+        touched = np.zeros(len(known.items), bool)
+        touched[train.item] = True
+        self.touched = touched
+        self.space = FeatureSpace(WIDTH).fit(known.items, touched)
+        self.chosen = np.bincount(known.history.item, minlength=len(known.items)).astype(np.float32)
+        self.user_codes = np.stack([np.arange(len(known.users)) + 1, *known.users.codes.values()], axis=1).astype(
+            np.int32
+        )
+        self.context = {n: int(train.context[n].max(initial=0)) + 1 for n in train.context if n != POSITION}
+        self.sizes = (len(known.users) + 1, len(known.items) + 1, *known.users.sizes.values(), *self.context.values())
+        self.attach(known.items)
+        past = Past(known.history, LAST)
+        pairs = np.unique(known.history.user.astype(np.int64) * len(known.items) + known.history.item)
+        tables = {name: self._table(part, past, pairs) for name, part in (("train", train), ("valid", valid))}
+        nothing = np.full(len(valid), np.nan, np.float32)
+        for step, task in enumerate(self.tasks):
+            rows, judged = here[task], ~np.isnan(valid.labels.get(task, nothing))
+            self._fit_task(
+                task,
+                tables["train"].select(rows),
+                train.labels[task][rows],
+                tables["valid"].select(judged),
+                valid.labels.get(task, nothing)[judged],
+                seed,
+            )
+            watch(step, {"task": float(step)})
+
+    def _table(self, part: Impressions, past: Past, pairs: Int64) -> Table:
+        start, stop = past.spans(part.user, part.time)
+        user, item = part.user.astype(np.int64), part.item.astype(np.int64)
+        own = np.isin(user * len(self.fit_ids) + item, pairs) & (user >= 0)
+        return self._rows(user, item, past.bags(start, stop, item), part.context, own)
+
+    def attach(self, items: ItemSet) -> None:
+        at = {item: row for row, item in enumerate(self.fit_ids)}
+        row = np.array([at.get(item, -1) for item in items.ids], np.int64)
+        known = row >= 0
+        self.code = np.where(known & self.touched[np.maximum(row, 0)], row + 1, 0)
+        self.popular = np.where(known, self.chosen[np.maximum(row, 0)], 0).astype(np.float32)
+        vectors, mask = self.space.apply(items)
+        self.vectors = {name: np.where(mask[:, [n]], vectors[name], 0) for n, name in enumerate(self.space.modalities)}
+
+    def _rows(
+        self, user: Int64, item: Int64, bags: Bags, context: Mapping[str, np.ndarray], own: np.ndarray | None = None
+    ) -> Table:
+        n = len(user)
+        history = sparse.csr_matrix(
+            (np.ones(len(bags.items), np.float32), bags.items, np.append(bags.offsets, len(bags.items))),
+            shape=(n, len(self.code)),
+        )
+        popular = self.popular[item] - (0 if own is None else own)
+        numbers = [np.log1p(bags.counts), np.log1p(np.maximum(popular, 0)), context.get(POSITION, np.ones(n))]
+        for vectors in self.vectors.values():
+            mean, mine = np.asarray(history @ vectors), vectors[item]
+            length = np.linalg.norm(mean, axis=1) * np.linalg.norm(mine, axis=1)
+            # Rounded: the order of a sum must not decide on which side of a tree's threshold a row falls.
+            numbers.append(np.round((mean * mine).sum(1) / np.maximum(length, 1e-9), 4))
+            numbers += list(mine[:, : self.components].T)
+        who = np.where((user >= 0) & (user < len(self.user_codes)), user, -1)
+        codes = [np.where(who >= 0, column, 0) for column in self.user_codes[who].T]
+        codes.insert(1, self.code[item])
+        for name, size in self.context.items():
+            value = context.get(name, np.zeros(n, np.int16))
+            codes.append(np.where((value >= 0) & (value < size), value, 0))
+        return Table(np.stack(numbers, axis=1).astype(np.float32), np.stack(codes, axis=1).astype(np.int64), self.sizes)
+
+    def predict(
+        self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
+    ) -> dict[str, Float32]:
+        row, column = np.nonzero(candidates >= 0)
+        bags = of_requests(requests, LAST)
+        ends = np.append(bags.offsets, len(bags.items))
+        out = {task: np.zeros(candidates.shape, np.float32) for task in self.tasks}
+        for start in range(0, len(row), PAIRS):
+            r, c = row[start : start + PAIRS], column[start : start + PAIRS]
+            size = ends[r + 1] - ends[r]
+            mine = Bags(bags.items[ranges(ends[r], ends[r + 1])], np.cumsum(size) - size)
+            given = {name: codes[r, c] for name, codes in (context or {}).items()}
+            table = self._rows(requests.user[r], candidates[r, c], mine, given)
+            for task in self.tasks:
+                out[task][r, c] = self._predict_task(task, table)
+        return out
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {
+            **self.space.arrays(),
+            "touched": self.touched,
+            "chosen": self.chosen,
+            "user_codes": self.user_codes,
+            "sizes": np.array(self.sizes, np.int64),
+            **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
+            **{f"task/{n}/{task}": np.array([n], np.int64) for n, task in enumerate(self.tasks)},
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
+        self.fit_ids = tuple(fit_ids)
+        self.touched, self.chosen = np.asarray(arrays["touched"], bool), np.asarray(arrays["chosen"], np.float32)
+        self.user_codes = np.asarray(arrays["user_codes"], np.int32)
+        self.sizes = tuple(arrays["sizes"].tolist())
+        self.space = FeatureSpace.restore(arrays)
+        self.context = {n.partition("/")[2]: int(arrays[n][0]) for n in sorted(arrays) if n.startswith("context/")}
+        self.tasks = tuple(
+            task for _, task in sorted((int(n.split("/")[1]), n.split("/")[2]) for n in arrays if n.startswith("task/"))
+        )
+
+
+class Table:
+    """``numbers`` (N, P) float32 and ``codes`` (N, F) int64 with their ``sizes``."""
+
+    def __init__(self, numbers: Float32, codes: Int64, sizes: tuple[int, ...]) -> None:
+        self.numbers, self.codes, self.sizes = numbers, codes, sizes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def select(self, rows: Any) -> Table:
+        return Table(self.numbers[rows], self.codes[rows], self.sizes)
+
+    def one_hot(self) -> sparse.csr_matrix:
+        """(N, sum of sizes): one 1 a code."""
+        first = np.cumsum([0, *self.sizes[:-1]])
+        n, f = self.codes.shape
+        at = (self.codes + first).ravel()
+        return sparse.csr_matrix((np.ones(n * f, np.float32), at, np.arange(0, n * f + 1, f)), (n, sum(self.sizes)))
+
+
+def best(choices: list[Any], judge: Callable[[Any], float]) -> Any:
+    """The choice with the least loss; the first of equals."""
+    losses = [judge(choice) for choice in choices]
+    return choices[int(np.argmin(losses))]
