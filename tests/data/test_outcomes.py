@@ -1,0 +1,125 @@
+"""Which event belongs to which impression, worked by hand; what the log never speaks of is unknown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from fusionrec.data.outcomes import SCHEMA, outcomes
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def log(*rows: tuple[str, str, str, float | None, dict[str, object]]) -> pl.DataFrame:
+    """(user, item, event, minutes from the start or None, other columns)."""
+    names = {name for *_, other in rows for name in other}
+    made = [
+        {
+            "user_id": user,
+            "item_id": item,
+            "event": event,
+            "timestamp": None if minutes is None else START + timedelta(minutes=minutes),
+            **{name: other.get(name) for name in names},
+        }
+        for user, item, event, minutes, other in rows
+    ]
+    kinds = {"timestamp": pl.Datetime("us", "UTC"), "value": pl.Float64, "position": pl.Int32}
+    return pl.DataFrame(made, schema_overrides={k: v for k, v in kinds.items() if k in made[0]})
+
+
+def told(found: pl.DataFrame) -> list[tuple[object, ...]]:
+    return found.select("user_id", "item_id", "click", "conversion", "rating").rows()
+
+
+def test_an_event_goes_to_the_impression_it_names_and_else_to_the_latest_one_in_time() -> None:
+    found = outcomes(
+        log(
+            ("a", "x", "impression", 0, {"impression_id": "i1", "position": 2, "surface": "home"}),
+            ("a", "x", "impression", 10, {"impression_id": "i2", "position": 5, "surface": "search"}),
+            ("a", "x", "click", 12, {"impression_id": "i1"}),  # names the first although the second is nearer
+            ("b", "x", "impression", 0, {}),
+            ("b", "x", "impression", 20, {}),
+            ("b", "x", "click", 25, {}),
+            ("b", "y", "impression", 0, {}),
+            ("b", "y", "click", 31, {}),  # too late
+            ("b", "z", "purchase", 1, {}),  # never shown
+            ("c", "x", "impression", 5, {}),
+            ("c", "x", "click", 4, {}),  # before it was shown
+        )
+    )
+    assert told(found.rows) == [
+        ("a", "x", True, False, None),
+        ("b", "x", False, False, None),
+        ("b", "y", False, False, None),
+        ("c", "x", False, False, None),
+        ("a", "x", False, False, None),
+        ("b", "x", True, False, None),
+    ]
+    assert found.lost == {"click": 2, "purchase": 1}
+    first = found.rows.filter(pl.col("user_id") == "a").row(0, named=True)
+    assert first["position"] == 2 and first["surface"] == "home"
+    assert first["until"] == START + timedelta(minutes=12), "what it tells of ended then"
+    assert found.rows.schema == pl.Schema(SCHEMA)
+
+
+def test_an_id_of_somebody_elses_impression_is_not_believed() -> None:
+    found = outcomes(
+        log(
+            ("a", "x", "impression", 0, {"impression_id": "i1"}),
+            ("b", "x", "impression", 0, {"impression_id": "i2"}),
+            ("b", "x", "click", 1, {"impression_id": "i1"}),
+        )
+    )
+    assert told(found.rows) == [("a", "x", False, None, None), ("b", "x", True, None, None)] and not found.lost
+
+
+def test_who_buys_has_clicked_and_unheard_tasks_are_unknown() -> None:
+    rows = outcomes(
+        log(("a", "x", "impression", 0, {}), ("a", "x", "purchase", 3, {}), ("a", "y", "impression", 1, {}))
+    ).rows
+    assert told(rows) == [("a", "x", True, True, None), ("a", "y", False, False, None)]
+    assert rows["ad_click"].null_count() == 2 and rows["cart"].null_count() == 2
+    silent = outcomes(log(("a", "x", "impression", 0, {}))).rows
+    assert silent.select("click", "conversion").null_count().row(0) == (1, 1)
+
+
+def test_a_rating_is_a_row_of_its_own_and_needs_a_value() -> None:
+    rows = outcomes(
+        log(
+            ("a", "x", "impression", 0, {"value": None, "position": 4}),
+            ("a", "x", "rating", 900, {"value": 4.0}),
+            ("a", "y", "rating", 901, {"value": None}),
+        )
+    ).rows
+    assert told(rows) == [("a", "x", None, None, None), ("a", "x", None, None, 4.0)]
+    assert rows["position"].to_list() == [4, None]
+
+
+def test_views_stand_for_impressions_where_there_are_none() -> None:
+    rows = outcomes(log(("a", "x", "view", 0, {}), ("a", "x", "click", 1, {}))).rows
+    assert told(rows) == [("a", "x", True, None, None)]
+    both = outcomes(log(("a", "x", "view", 0, {}), ("a", "y", "impression", 0, {}), ("a", "y", "click", 1, {}))).rows
+    assert [row[1] for row in told(both)] == ["y"]
+
+
+def test_without_times_the_pairs_first_impression_gets_it() -> None:
+    rows = outcomes(
+        log(("a", "x", "impression", None, {}), ("a", "x", "click", None, {}), ("a", "y", "impression", None, {}))
+    ).rows
+    assert sorted(told(rows), key=str) == [("a", "x", True, None, None), ("a", "y", False, None, None)]
+
+
+@pytest.mark.parametrize("event", ["click", "purchase", "like"])
+def test_a_log_of_choices_alone_has_no_rows(event: str) -> None:
+    found = outcomes(log(("a", "x", event, 0, {}), ("b", "y", event, 1, {})))
+    assert found.rows.height == 0 and found.rows.schema == pl.Schema(SCHEMA)
+    assert found.lost == ({} if event == "like" else {event: 2})
+
+
+def test_a_given_label_is_kept() -> None:
+    rows = outcomes(
+        log(("a", "x", "impression", 0, {"x_label": 2}), ("a", "x", "rating", 9, {"x_label": 1, "value": 3.0}))
+    ).rows
+    assert rows["x_label"].to_list() == [2, 1]

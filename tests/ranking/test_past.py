@@ -1,0 +1,54 @@
+"""What a user chose before: strictly before, the own item never, the last ones first to count."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fusionrec.ranking.past import Past, of_requests, ranges
+from fusionrec.types import Interactions
+from tests.contracts import world as w
+
+
+def history(rows: list[tuple[int, int, int]], timed: bool = True) -> Interactions:
+    user, item, time = (np.array(column, np.int64) for column in zip(*rows, strict=True)) if rows else [np.zeros(0)] * 3
+    return Interactions(user.astype(np.int32), item.astype(np.int32), time.astype(np.int64) if timed else None, 9, 50)
+
+
+def bags(past: Past, user: list[int], time: list[int] | None, item: list[int]) -> list[list[int]]:
+    start, stop = past.spans(np.array(user, np.int32), None if time is None else np.array(time, np.int64))
+    found = past.bags(start, stop, np.array(item, np.int64))
+    ends = np.append(found.offsets, len(found.items))
+    return [found.items[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def test_strictly_before_and_nobody_elses() -> None:
+    past = Past(history([(1, 7, 10), (1, 8, 20), (1, 9, 30), (2, 5, 15)]), last=2)
+    asked = bags(past, [1, 1, 1, 1, 2, -1, 3], [10, 20, 31, 99, 15, 99, 99], [0] * 7)
+    assert asked == [[], [7], [8, 9], [8, 9], [], [], []]
+
+
+def test_without_times_all_but_the_own_item() -> None:
+    past = Past(history([(1, 7, 0), (1, 8, 0), (1, 9, 0), (2, 5, 0)], timed=False), last=2)
+    assert bags(past, [1, 1, 2, -1], None, [8, 4, 5, 7]) == [[7, 9], [7, 8], [], []]
+    assert bags(past, [1], [5], [8]) == [[7, 9]], "times of impressions say nothing where positives have none"
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9), st.integers(0, 6)), max_size=40),
+    st.lists(st.tuples(st.integers(-1, 5), st.integers(0, 7)), min_size=1, max_size=12),
+    st.integers(1, 5),
+)
+def test_it_is_the_plain_definition(rows: list[tuple[int, int, int]], asked: list[tuple[int, int]], last: int) -> None:
+    found = bags(Past(history(rows), last), [u for u, _ in asked], [t for _, t in asked], [0] * len(asked))
+    for (user, time), bag in zip(asked, found, strict=True):
+        before = sorted((t, i) for u, i, t in rows if u == user and t < time)
+        assert bag == [i for _, i in before][-last:]
+
+
+def test_requests_give_the_latest_of_their_history() -> None:
+    request = w.strangers([[4, 2, 9], [], [7]], 12)
+    found = of_requests(request, last=2)
+    assert sorted(found.items[:2].tolist()) == [2, 9] and found.counts.tolist() == [2, 0, 1]
+    assert ranges(np.array([3, 5, 9]), np.array([5, 5, 10])).tolist() == [3, 4, 9]
