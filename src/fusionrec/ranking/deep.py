@@ -37,7 +37,7 @@ from fusionrec.ranking.base import (
 )
 from fusionrec.ranking.heads import AnyHead
 from fusionrec.ranking.heads.shared_bottom import SharedBottom
-from fusionrec.ranking.past import Bags, Past, of_requests, ranges
+from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.types import Bool, Float32, Int32, Int64, ItemSet, Requests
 
@@ -60,7 +60,7 @@ class DeepSpec(RankerSpec):
 
     tasks: tuple[str, ...] = Field(("click",), min_length=1, description="those without a label are left out")
     dim: PositiveInt = 16
-    width: PositiveInt = Field(32, description="whitened components kept of each modality")
+    width: PositiveInt = Field(32, description="directions of taste kept of each modality, at most")
     last: PositiveInt = Field(50, description="choices before the impression that count, at most")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="chance that an id is hidden in a step")
     head: AnyHead = SharedBottom()
@@ -103,7 +103,7 @@ class DeepRanker(Ranker):
         self.fit_ids = known.items.ids
         self.touched = np.zeros(len(known.items), bool)
         self.touched[train.item] = True
-        self.space = FeatureSpace(self.spec.width).fit(known.items, self.touched)
+        self.space = content_space(known, self.touched, self.spec.width, seed)
         names = [name for name in train.context if name != POSITION]
         self.context = {name: int(train.context[name].max(initial=0)) + 1 for name in names}
         self.codes = _table([known.users.codes[name] for name in known.users.codes], len(known.users))

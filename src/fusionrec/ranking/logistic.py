@@ -19,7 +19,7 @@ from fusionrec.ranking.base import Ranker, RankerSpec
 from fusionrec.ranking.tabular import Table, Tabular, best
 from fusionrec.types import Float32
 
-ROUNDS = 200
+ROUNDS = 1000
 
 
 class Logistic(RankerSpec):

@@ -10,7 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusionrec.types import Int32, Int64, Interactions, Requests
+from fusionrec.fusion.space import FeatureSpace
+from fusionrec.ranking.base import Known
+from fusionrec.types import Bool, Int32, Int64, Interactions, Requests
+
+COMPONENTS = 128
+"""Whitened components of each modality among which directions of taste are looked for."""
+
+
+def content_space(known: Known, shown: Bool, width: int, seed: int) -> FeatureSpace:
+    """Where an item's content and a user's past are compared: learnt on the items that were ``shown`` (I,), turned to
+    the at most ``width`` directions of each modality along which what one user chose resembles itself."""
+    space = FeatureSpace(COMPONENTS).fit(known.items, shown)
+    if len(known.history) == 0 or not space.modalities:
+        return space
+    return space.focus(known.items, known.history, width, seed)
 
 
 @dataclass(frozen=True)

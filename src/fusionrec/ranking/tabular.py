@@ -16,7 +16,7 @@ from scipy import sparse
 
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.ranking.base import POSITION, Impressions, Int16, Known, Ranker, Watch, labelled, silent
-from fusionrec.ranking.past import Bags, Past, of_requests, ranges
+from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
 from fusionrec.types import Float32, Int64, ItemSet, Requests
 
 PAIRS = 65_536  # predicted at once
@@ -47,13 +47,16 @@ class Tabular(Ranker):
         touched = np.zeros(len(known.items), bool)
         touched[train.item] = True
         self.touched = touched
-        self.space = FeatureSpace(WIDTH).fit(known.items, touched)
+        self.space = content_space(known, touched, WIDTH, seed)
         self.chosen = np.bincount(known.history.item, minlength=len(known.items)).astype(np.float32)
         self.user_codes = np.stack([np.arange(len(known.users)) + 1, *known.users.codes.values()], axis=1).astype(
             np.int32
         )
         self.context = {n: int(train.context[n].max(initial=0)) + 1 for n in train.context if n != POSITION}
-        self.sizes = (len(known.users) + 1, len(known.items) + 1, *known.users.sizes.values(), *self.context.values())
+        places = int(train.context[POSITION].max(initial=0)) if POSITION in train.context else 0
+        self.sizes = (
+            len(known.users) + 1, len(known.items) + 1, *known.users.sizes.values(), *self.context.values(), places + 1
+        )  # fmt: skip
         self.attach(known.items)
         past = Past(known.history, LAST)
         pairs = np.unique(known.history.user.astype(np.int64) * len(known.items) + known.history.item)
@@ -95,7 +98,8 @@ class Tabular(Ranker):
             shape=(n, len(self.code)),
         )
         popular = self.popular[item] - (0 if own is None else own)
-        numbers = [np.log1p(bags.counts), np.log1p(np.maximum(popular, 0)), context.get(POSITION, np.ones(n))]
+        place = context.get(POSITION, np.ones(n, np.int64))
+        numbers = [np.log1p(bags.counts), np.log1p(np.maximum(popular, 0)), place]
         for vectors in self.vectors.values():
             mean, mine = np.asarray(history @ vectors), vectors[item]
             length = np.linalg.norm(mean, axis=1) * np.linalg.norm(mine, axis=1)
@@ -108,6 +112,7 @@ class Tabular(Ranker):
         for name, size in self.context.items():
             value = context.get(name, np.zeros(n, np.int16))
             codes.append(np.where((value >= 0) & (value < size), value, 0))
+        codes.append(np.minimum(place, self.sizes[-1] - 1))
         return Table(np.stack(numbers, axis=1).astype(np.float32), np.stack(codes, axis=1).astype(np.int64), self.sizes)
 
     def predict(

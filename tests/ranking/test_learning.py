@@ -1,0 +1,141 @@
+"""Rankers find what was planted: what content says, what a place in the list costs, what follows a click."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from fusionrec.evaluation.probabilities import Judged, measure
+from fusionrec.ranking import AnyRanker
+from fusionrec.ranking.base import Impressions, Known, Ranker, UserSet
+from fusionrec.ranking.boosting import _plain, _walk
+from fusionrec.types import Interactions, ItemSet, Requests, item_order
+
+USERS, ITEMS, PLACES = 150, 60, 6
+SEEN = 1 / np.sqrt(np.arange(1, PLACES + 1))
+DEEP = {"epochs": 8, "batch": 256, "lr": 0.006}
+
+
+class World:
+    """Two kinds of users and items; a kind likes its own; lists are in random order, later places are seen less.
+    Purchases follow clicks, more often on even items. The last ten items are shown after training only."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        kind, taste = np.arange(ITEMS) % 2, np.arange(USERS) % 2
+        x = np.random.default_rng(0).normal(size=(ITEMS, 9)).astype(np.float32) * 0.5
+        x[:, 0] += np.where(kind, 2, -2)
+        ids = tuple(item_order(f"item-{i}" for i in range(ITEMS)))
+        here = np.ones(ITEMS, bool)
+        self.items = ItemSet(ids, {"text": x}, {"text": here}, {"text": np.zeros(ITEMS, np.int16)})
+        self.user = rng.integers(0, USERS, n).astype(np.int32)
+        self.item = rng.integers(0, ITEMS - 10 if seed == 1 else ITEMS, n).astype(np.int32)
+        place = rng.integers(1, PLACES + 1, n)
+        self.wish = np.where(kind[self.item] == taste[self.user], 0.7, 0.15)
+        self.click = rng.random(n) < self.wish * SEEN[place - 1]
+        bought = self.click & (rng.random(n) < np.where(self.item % 4 < 2, 0.5, 0.1))
+        self.time = np.arange(n, dtype=np.int64) + seed * 10**9
+        labels = {"click": self.click.astype(np.float32), "conversion": bought.astype(np.float32)}
+        labels["rating"] = np.where(bought, 3.0 + (kind[self.item] == taste[self.user]), np.nan).astype(np.float32)
+        self.shown = Impressions(self.user, self.item, self.time, {"position": place.astype(np.int16)}, labels)
+
+    def known(self) -> Known:
+        liked = self.click
+        history = Interactions(self.user[liked], self.item[liked], self.time[liked], USERS, ITEMS)
+        return Known(self.items, UserSet(tuple(f"u{n}" for n in range(USERS))), history)
+
+
+TRAIN, VALID, TEST = World(6000, 1), World(1500, 2), World(4000, 3)
+
+
+@cache
+def fitted(kind: str, content: bool = True, head: str = "shared_bottom") -> Ranker:
+    section: dict[str, object] = {"kind": kind, "tasks": ("click", "conversion", "rating")}
+    if kind in ("concat_dense", "dcn_v2", "deepfm"):
+        section |= {"training": DEEP, "head": {"kind": head}}
+    ranker: Ranker = TypeAdapter(AnyRanker).validate_python(section).build()
+    known = TRAIN.known()
+    if not content:
+        known = Known(known.items.only(), known.users, known.history)
+    ranker.fit(TRAIN.shown, VALID.shown, known)
+    return ranker
+
+
+def predicted(ranker: Ranker, task: str = "click", placed: bool = True) -> np.ndarray:
+    history = TRAIN.known().history.matrix()[TEST.user]
+    context = {"position": TEST.shown.context["position"][:, None]} if placed else None
+    request = Requests(TEST.user.astype(np.int64), history)
+    return ranker.predict(request, TEST.item[:, None].astype(np.int64), context)[task][:, 0]
+
+
+def auc(p: np.ndarray, y: np.ndarray) -> float:
+    return measure(Judged(TEST.user.astype(np.int64), y > 0.5, p.astype(np.float64)), repeats=1).mean["auc"]
+
+
+@pytest.mark.parametrize("kind", ["boosting", "concat_dense", "dcn_v2", "deepfm", "logistic"])
+def test_clicks_are_told_almost_as_well_as_by_the_truth(kind: str) -> None:
+    y = TEST.shown.labels["click"]
+    truth = auc(TEST.wish * SEEN[TEST.shown.context["position"] - 1], y)
+    p = predicted(fitted(kind))
+    assert auc(p, y) > truth - 0.05, (auc(p, y), truth)
+    assert measure(Judged(TEST.user.astype(np.int64), y > 0.5, p.astype(float)), repeats=1).mean["ece"] < 0.05
+
+
+@pytest.mark.parametrize("kind", ["dcn_v2", "deepfm"])
+def test_items_that_training_never_showed_are_judged_by_their_content(kind: str) -> None:
+    new = TEST.item >= ITEMS - 10
+    y, users = TEST.shown.labels["click"][new], TEST.user[new].astype(np.int64)
+
+    def of(content: bool) -> float:
+        p = predicted(fitted(kind, content))[new].astype(float)
+        return measure(Judged(users, y > 0.5, p), repeats=1).mean["auc"]
+
+    assert of(True) > of(False) + 0.1
+
+
+@pytest.mark.parametrize("kind", ["dcn_v2", "deepfm", "concat_dense"])
+def test_what_a_place_costs_is_learnt_and_left_out_of_serving(kind: str) -> None:
+    ranker = fitted(kind)
+    seen = np.exp(ranker.net.examination.log_seen().detach().numpy())[1:]  # type: ignore[attr-defined]
+    assert np.abs(seen - SEEN).max() < 0.12, seen
+    first = predicted(ranker, placed=False)
+    placed = predicted(ranker)
+    np.testing.assert_allclose(placed, first * seen[TEST.shown.context["position"] - 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", ["shared_bottom", "mmoe", "esmm"])
+def test_purchases_and_ratings_are_told_too(head: str) -> None:
+    ranker = fitted("deepfm", head=head)
+    assert auc(predicted(ranker, "conversion"), TEST.shown.labels["conversion"]) > 0.7
+    rating, there = TEST.shown.labels["rating"], ~np.isnan(TEST.shown.labels["rating"])
+    off = predicted(ranker, "rating")[there] - rating[there]
+    assert np.sqrt((off**2).mean()) < 0.9 * rating[there].std()
+
+
+def test_the_trees_walked_here_say_what_the_library_says() -> None:
+    ranker = fitted("boosting")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 5))
+    y = x[:, 0] * x[:, 1] > 0.2
+    model = HistGradientBoostingClassifier(max_iter=40, early_stopping=False).fit(x, y)
+    from fusionrec.ranking.boosting import _forest
+
+    forest = _forest([group[0].nodes for group in model._predictors], float(np.ravel(model._baseline_prediction)[0]))
+    other = rng.normal(size=(300, 5))
+    np.testing.assert_allclose(1 / (1 + np.exp(-_walk(forest, other))), model.predict_proba(other)[:, 1], rtol=1e-9)
+    assert _plain and ranker.tasks == ("click", "conversion", "rating")
+
+
+def test_a_task_without_labels_is_left_out_and_one_outcome_alone_is_learnt() -> None:
+    always = TRAIN.shown.select(TRAIN.shown.labels["click"] == 1)
+    for kind in ("boosting", "logistic", "deepfm"):
+        section = {"kind": kind, "tasks": ("click", "ad_click")}
+        ranker = TypeAdapter(AnyRanker).validate_python(section).build()
+        ranker.fit(always, always.select(np.zeros(len(always), bool)), TRAIN.known())
+        assert ranker.tasks == ("click",)
+        p = predicted(ranker, placed=False)
+        assert (p > 0.9).mean() > 0.9 and (p <= 1).all()
