@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-import polars as pl
 import pytest
 from scipy import sparse
 
 from fusionrec.evaluation import ratings
 from fusionrec.evaluation.significance import paired
-from fusionrec.ranking.base import Ranker
-from fusionrec.types import ItemSet, Requests
+from fusionrec.types import Requests
 
 
 def asking(user) -> Requests:
@@ -103,26 +99,15 @@ def test_the_floor_is_the_damped_least_squares_solution():
     np.testing.assert_allclose(strangers, got.mean, rtol=1e-6)
 
 
-class MeanRanker(Ranker):
-    """A ranker of the contract with the task "rating": the mean of everybody, or the item's own bias on top."""
-
-    tasks = ("rating",)
+class MeanRanker:
+    """It predicts ratings: the mean of everybody, or the item's own bias on top."""
 
     def __init__(self, biases: ratings.Biases, by_item: bool):
         self.biases, self.by_item = biases, by_item
 
-    def fit(self, impressions: pl.DataFrame, items: ItemSet, users: pl.DataFrame | None, *, seed: int = 0) -> None:
-        raise NotImplementedError
-
     def predict(self, requests: Requests, candidates: np.ndarray) -> dict[str, np.ndarray]:
         item = np.where(candidates >= 0, self.biases.item[np.maximum(candidates, 0)], 0) * self.by_item
         return {"rating": (self.biases.mean + item).astype(np.float32)}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {}
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        pass
 
 
 def test_rankers_of_the_contract_against_the_floor_on_held_out_ratings():
@@ -139,3 +124,29 @@ def test_rankers_of_the_contract_against_the_floor_on_held_out_ratings():
     assert got["floor"].pairs["rmse"] < 0.55
     assert paired(got["items"].users["mse"], got["floor"].users["mse"]).p < 0.01
     assert got["floor"].pairs["n"] == held.sum()
+
+
+def test_errors_over_pairs_have_intervals_over_users() -> None:
+    rng = np.random.default_rng(0)
+    user = rng.integers(0, 80, 1200)
+    truth = rng.normal(3, 1, 1200)
+    off = rng.normal(0, 0.4, 80)[user] + rng.normal(0, 0.3, 1200)
+    found = ratings.measure(user, truth, truth + off, repeats=500)
+    expected = {"rmse": np.sqrt((off**2).mean()), "mse": (off**2).mean(), "mae": np.abs(off).mean()}
+    assert dict(found.mean) == pytest.approx(expected)
+    assert all(found.low[name] < found.mean[name] < found.high[name] for name in expected)
+    one = user == 7
+    assert found.users["mse"][7] == pytest.approx((off[one] ** 2).mean())
+    naive = 1.96 * (off**2).std() / np.sqrt(len(off))
+    assert found.high["mse"] - found.low["mse"] > 2.4 * naive, "pairs of one user go together"
+
+
+def test_what_cannot_be_measured_is_nan_or_refused() -> None:
+    none = np.zeros(0)
+    assert all(np.isnan(v) for v in ratings.measure(none.astype(np.int64), none, none).mean.values())
+    alone = ratings.measure(np.array([3]), np.array([4.0]), np.array([3.0]))
+    assert alone.mean["rmse"] == 1 and np.isnan(alone.low["rmse"]) and np.isnan(alone.users["rmse"][0])
+    with pytest.raises(ValueError, match="1 of 2 predictions are not finite"):
+        ratings.measure(np.array([0, 1]), np.zeros(2), np.array([0, np.nan]))
+    with pytest.raises(ValueError, match="lengths differ"):
+        ratings.measure(np.array([0]), np.zeros(2), np.zeros(2))
