@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from fusionrec.data.outcomes import SCHEMA, outcomes
+from fusionrec.data.outcomes import SCHEMA, outcomes, place
+from fusionrec.data.positives import positive_pairs
+from fusionrec.data.protocols import Given, GlobalTime, LeaveLastOut, RandomPerUser
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -109,6 +111,43 @@ def test_without_times_the_pairs_first_impression_gets_it() -> None:
         log(("a", "x", "impression", None, {}), ("a", "x", "click", None, {}), ("a", "y", "impression", None, {}))
     ).rows
     assert sorted(told(rows), key=str) == [("a", "x", True, None, None), ("a", "y", False, None, None)]
+
+
+def test_likes_are_a_task_only_where_some_are_denied() -> None:
+    rows = outcomes(log(("a", "x", "like", 0, {"value": 1.0}), ("a", "y", "like", 1, {"value": 0.0}))).rows
+    assert rows["like"].to_list() == [True, False] and rows["click"].null_count() == 2
+    assert outcomes(log(("a", "x", "like", 0, {"value": 1.0}), ("a", "y", "like", 1, {"value": 1.0}))).rows.height == 0
+
+
+def split(spec: object, found: pl.DataFrame, whole: pl.DataFrame) -> list[int]:
+    pairs = positive_pairs(whole, {"click": None})
+    return place(spec, found, pairs, spec.place(pairs, START.date()), START.date()).to_list()  # type: ignore[attr-defined]
+
+
+def test_no_row_of_train_tells_of_a_later_positive() -> None:
+    whole = log(
+        ("a", "x", "impression", 0, {}),
+        ("a", "x", "click", 1, {}),
+        ("a", "y", "impression", 60, {}),
+        ("a", "y", "click", 62, {}),
+        ("a", "z", "impression", 119, {}),  # shown before the cut, clicked after it
+        ("a", "z", "click", 121, {}),
+        ("a", "w", "impression", 119.5, {}),
+        ("b", "x", "impression", 500, {}),
+    )
+    found = outcomes(whole).rows
+    assert found["item_id"].to_list() == ["x", "y", "z", "w", "x"]
+    cut = GlobalTime(valid_from=START + timedelta(minutes=61), test_from=START + timedelta(minutes=120))
+    assert split(cut, found, whole) == [0, 1, 2, 1, 2]
+    assert split(LeaveLastOut(), found, whole) == [0, 1, 2, 1, 0], "b has no positive, so nothing of b is asked"
+    drawn = RandomPerUser(ratios=(1, 1, 1), seed=3)
+    pairs = positive_pairs(whole, {"click": None})
+    of_pair = dict(zip(pairs.select("user_id", "item_id").rows(), drawn.place(pairs, None).to_list(), strict=True))
+    shown, at = found.select("user_id", "item_id").rows(), split(drawn, found, whole)
+    assert [of_pair.get(pair, part) for pair, part in zip(shown, at, strict=True)] == at
+    labelled = outcomes(whole.with_columns(x_label=pl.Series([0, 0, 1, 1, 2, 2, 0, 2]))).rows
+    pairs = positive_pairs(whole.with_columns(x_label=pl.Series([0, 0, 1, 1, 2, 2, 0, 2])), {"click": None})
+    assert place(Given(), labelled, pairs, Given().place(pairs, None), None).to_list() == [0, 1, 2, 0, 2]
 
 
 @pytest.mark.parametrize("event", ["click", "purchase", "like"])

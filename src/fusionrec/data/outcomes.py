@@ -2,14 +2,16 @@
 
 A click, cart, purchase or ad click belongs to the impression of its user and item whose id it names; one that names
 none to the latest impression of the pair at most ``minutes`` before it (without timestamps: to the pair's first). Who
-buys or puts into the cart has clicked. A rating is given later and elsewhere, so it is a row of its own. A log without
-impressions has its views instead. A task that the log never speaks of is null everywhere: unknown, not "no".
+buys or puts into the cart has clicked. A rating or a like is given later and elsewhere, so it is a row of its own; a
+like with the value 0 is a "no". A log without impressions has its views instead. A task that the log never speaks of is
+null everywhere: unknown, not "no"; so is one that it never denies, for instance likes alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -18,13 +20,13 @@ from fusionrec.types import Columns as C
 
 TASKS = {"click": "click", "cart": "cart", "purchase": "conversion", "ad_click": "ad_click"}
 """Event -> the task whose label it makes."""
-RATING = "rating"
+RATING, LIKE = "rating", "like"
 SHOWN = ("impression", "view")
 """Events that show an item; the second counts where the log has none of the first."""
 UNTIL = "until"
 SCHEMA = {
     C.USER: pl.String(), C.ITEM: pl.String(), C.TIME: TIME, UNTIL: TIME, C.POSITION: pl.Int32(), C.SURFACE: pl.String(),
-    **{task: pl.Boolean() for task in TASKS.values()}, RATING: pl.Float64(),
+    **{task: pl.Boolean() for task in TASKS.values()}, LIKE: pl.Boolean(), RATING: pl.Float64(),
 }  # fmt: skip
 
 
@@ -58,22 +60,36 @@ def outcomes(log: pl.DataFrame, minutes: float = 30.0) -> Outcomes:
         ],
         pl.max_horizontal(C.TIME, "happened").alias(UNTIL),
         pl.lit(None, dtype=pl.Float64).alias(RATING),
+        pl.lit(None, dtype=pl.Boolean).alias(LIKE),
     )
     if here & {"cart", "purchase"}:
         later = pl.col("cart").fill_null(False) | pl.col("conversion").fill_null(False)
         rows = rows.with_columns((pl.col("click").fill_null(False) | later).alias("click"))
-    rated = log.filter((pl.col(C.EVENT) == RATING) & pl.col(C.VALUE).is_not_null())
-    rated = rated.with_columns(
-        pl.col(C.TIME).alias(UNTIL), pl.col(C.VALUE).alias(RATING),
-        pl.lit(None, dtype=pl.Int32).alias(C.POSITION), pl.lit(None, dtype=pl.String).alias(C.SURFACE),
+    value = pl.col(C.VALUE)
+    rated, liked = ((pl.col(C.EVENT) == event) & value.is_not_null() for event in (RATING, LIKE))
+    denied = log.filter(liked & (value == 0)).height > 0
+    told = log.filter(rated | (liked if denied else pl.lit(False))).with_columns(
+        pl.col(C.TIME).alias(UNTIL),
+        pl.when(rated).then(value).alias(RATING),
+        pl.when(liked).then(value > 0).alias(LIKE),
+        pl.lit(None, dtype=pl.Int32).alias(C.POSITION),
+        pl.lit(None, dtype=pl.String).alias(C.SURFACE),
         *[pl.lit(None, dtype=pl.Boolean).alias(task) for task in TASKS.values()],
-    )  # fmt: skip
+    )
     columns = [*SCHEMA, *([C.LABEL] if C.LABEL in log.columns else [])]
-    whole = pl.concat([rows.select(columns), rated.select(columns)]).sort(C.TIME, C.USER, C.ITEM, maintain_order=True)
+    whole = pl.concat([rows.select(columns), told.select(columns)]).sort(C.TIME, C.USER, C.ITEM, maintain_order=True)
     counts = dict(
         events.join(joined.select("event_row"), on="event_row", how="anti")[C.EVENT].value_counts().iter_rows()
     )
     return Outcomes(whole, {event: int(counts[event]) for event in sorted(counts)})
+
+
+def place(spec: Any, rows: pl.DataFrame, pairs: pl.DataFrame, places: pl.Series, first_day: date | None) -> pl.Series:
+    """(N,) UInt8, 0 train, 1 valid, 2 test: the part of each row under the split ``spec``, by when the last thing
+    happened that it tells of. ``pairs`` and their ``places``: the positives as they were split."""
+    moved = rows.with_columns(pl.col(UNTIL).alias(C.TIME))
+    found: pl.Series = spec.place_rows(moved, pairs, places, first_day)
+    return found
 
 
 def _completed(log: pl.DataFrame) -> pl.DataFrame:

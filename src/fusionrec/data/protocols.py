@@ -40,7 +40,26 @@ def item_hash(ids: list[str], seed: int) -> np.ndarray:
     return np.array([int.from_bytes(d) >> 11 for d in digests], np.float64) / 2.0**53
 
 
-class RandomPerUser(Spec):
+class Protocol(Spec):
+    """Base of the protocols."""
+
+    kind: Any
+
+    def place(self, pairs: pl.DataFrame, first_day: date | None) -> Place:
+        """The part of each positive pair. Raises ConfigError or DataRejected where the data do not allow it."""
+        raise NotImplementedError
+
+    def place_rows(self, rows: pl.DataFrame, pairs: pl.DataFrame, places: Place, first_day: date | None) -> Place:
+        """The part of each row of what was shown (user, item, time of the last thing it tells of), so that none of
+        train tells of a positive of valid or test; ``places`` are those of ``pairs``."""
+        return self.place(rows, first_day)
+
+    def windows(self, first_day: date | None) -> dict[str, str]:
+        """Bounds in time, where the protocol has any."""
+        return {}
+
+
+class RandomPerUser(Protocol):
     """Each pair independently, by hash; a user's shares approach the ratios as the user's history grows."""
 
     kind: Literal["random_per_user"] = "random_per_user"
@@ -69,11 +88,8 @@ class RandomPerUser(Spec):
             place = np.where(h < self.cold_items / 2, 1, np.where(h < self.cold_items, 2, place))
         return pl.Series("place", place, dtype=pl.UInt8)
 
-    def windows(self, first_day: date | None) -> dict[str, str]:
-        return {}
 
-
-class LeaveLastOut(Spec):
+class LeaveLastOut(Protocol):
     """A user's last pair is test, the one before valid. Users with one pair stay in train, with two they have no
     valid."""
 
@@ -95,11 +111,20 @@ class LeaveLastOut(Spec):
         )
         return ranked.sort("row").select(place.cast(pl.UInt8).alias("place")).to_series()
 
-    def windows(self, first_day: date | None) -> dict[str, str]:
-        return {}
+    def place_rows(self, rows: pl.DataFrame, pairs: pl.DataFrame, places: Place, first_day: date | None) -> Place:
+        """From the user's positive of valid on in valid, from that of test on in test."""
+        late = pairs.with_columns(places.alias("place")).filter(pl.col("place") > 0)
+        starts = late.group_by(C.USER).agg(
+            *[pl.col(C.TIME).filter(pl.col("place") == at).min().alias(f"from_{at}") for at in (1, 2)]
+        )
+        found = rows.select(C.USER, C.TIME).join(starts, on=C.USER, how="left", maintain_order="left")
+        after = [(pl.col(C.TIME) >= pl.col(f"from_{at}")).fill_null(False) for at in (1, 2)]
+        return found.select(
+            pl.when(after[1]).then(2).when(after[0]).then(1).otherwise(0).cast(pl.UInt8).alias("place")
+        ).to_series()
 
 
-class GlobalTime(Spec):
+class GlobalTime(Protocol):
     """Before ``valid_from`` train, before ``test_from`` valid, then test. A whole number is a day of the log, its first
     is 1."""
 
@@ -142,7 +167,7 @@ class GlobalTime(Spec):
         return {n: iso(_cut(getattr(self, n), first_day)) for n in ("valid_from", "test_from")}
 
 
-class Given(Spec):
+class Given(Protocol):
     """The split that the data carry in the column ``x_label``: 0 train, 1 valid, 2 test (the MMRec format)."""
 
     kind: Literal["given"] = "given"
@@ -161,9 +186,6 @@ class Given(Spec):
                 f"(test); found e.g. {odd[C.LABEL][0]!r}"
             )
         return label.cast(pl.UInt8).alias("place")
-
-    def windows(self, first_day: date | None) -> dict[str, str]:
-        return {}
 
 
 AnySplit = Annotated[RandomPerUser | LeaveLastOut | GlobalTime | Given, Field(discriminator="kind")]

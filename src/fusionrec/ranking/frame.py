@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from fusionrec.data.outcomes import RATING, TASKS
+from fusionrec.data.outcomes import LIKE, RATING, TASKS
 from fusionrec.ranking.base import POSITION, Impressions, UserSet
 from fusionrec.types import Columns as C
 from fusionrec.types import Int32
@@ -31,7 +31,7 @@ def impressions(
         POSITION: rows[C.POSITION].fill_null(0).clip(0, np.iinfo(np.int16).max).to_numpy().astype(np.int16),
         C.SURFACE: _codes(rows[C.SURFACE], surfaces).astype(np.int16),
     }
-    labels = {task: rows[task].cast(pl.Float32).to_numpy() for task in (*TASKS.values(), RATING)}
+    labels = {task: rows[task].cast(pl.Float32).to_numpy() for task in (*TASKS.values(), LIKE, RATING)}
     return Impressions(
         (_codes(rows[C.USER], users) - 1).astype(np.int32),
         (_codes(rows[C.ITEM], items) - 1).astype(np.int32),
