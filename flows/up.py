@@ -86,7 +86,7 @@ def table(services: Services, seconds: float) -> None:
             shown.add_row(TITLES[name], service.page, f"{services.seconds[name]:.0f}")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     console.print(shown)
-    console.print(f"logs: {services.logs}   Ctrl-C stops everything")
+    console.print(f"logs: {services.logs}\nCtrl-C stops everything", soft_wrap=True)  # a path is copied whole
     sys.stdout.flush()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fusionrec.ranking.base import Impressions, Known, UserSet
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.types import Float32, Int64, Requests
@@ -21,8 +22,6 @@ def every_second(requests: Requests, items: Int64, scores: Float32) -> tuple[Int
 
 
 def made(parts: str) -> tuple[Recommender, w.World]:
-    import polars as pl
-
     data = w.world()
     retriever = (NextItem() if "sequential" in parts else Popularity()).build()
     retriever.fit(data.train, data.valid, data.items)
@@ -31,8 +30,10 @@ def made(parts: str) -> tuple[Recommender, w.World]:
         ranker = TwoTask().build()
         n = len(data.items)
         click = np.arange(n) % 3 == 0
-        shown = pl.DataFrame({"item_id": list(data.items.ids), "click": click, "conversion": click})
-        ranker.fit(shown, data.items, None)
+        labels = {"click": click.astype(np.float32), "conversion": click.astype(np.float32)}
+        shown = Impressions(np.zeros(n, np.int32), np.arange(n, dtype=np.int32), None, {}, labels)
+        users = UserSet(tuple(f"u{u}" for u in range(w.USERS)))
+        ranker.fit(shown, shown, Known(data.items, users, data.train))
     return Recommender(retriever, ranker, every_second if "reranker" in parts else None, depth=7), data
 
 
@@ -60,9 +61,10 @@ class TestEveryCombination:
         np.testing.assert_array_equal(first[1], again[1])
 
 
-@pytest.mark.parametrize("parts", ["popularity", "sequential"])
-def test_attach_reaches_the_retriever(parts: str) -> None:
+@pytest.mark.parametrize("parts", ["popularity", "sequential", "ranker"])
+def test_attach_reaches_retriever_and_ranker(parts: str) -> None:
     recommender, data = made(parts)
+    recommender.depth = w.ITEMS  # equally popular items are cut by their row, which changes here
     rows = np.random.default_rng(3).permutation(w.ITEMS)
     request = w.requests(data.train, [7, 2, 30, 0, 11])
     before = recommender.recommend(request, K)[1]

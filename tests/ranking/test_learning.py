@@ -114,6 +114,8 @@ def test_purchases_and_ratings_are_told_too(head: str) -> None:
     rating, there = TEST.shown.labels["rating"], ~np.isnan(TEST.shown.labels["rating"])
     off = predicted(ranker, "rating")[there] - rating[there]
     assert np.sqrt((off**2).mean()) < 0.9 * rating[there].std()
+    everything = predicted(ranker, "rating")
+    assert everything.min() >= 3 and everything.max() <= 4, "what training met"
 
 
 def test_the_trees_walked_here_say_what_the_library_says() -> None:

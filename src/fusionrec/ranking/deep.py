@@ -216,8 +216,7 @@ class DeepRanker(Ranker):
                 found = self.net(self._inputs(self.ids(user, item, given), item, part, position, None))
             for task, value in found.items():
                 shown = value.cpu().numpy()
-                mean, spread = self.scale.get(task, (0.0, 1.0))
-                out[task][r, c] = shown * spread + mean if task in self.values else np.exp(shown)
+                out[task][r, c] = _unscaled(shown, self.scale[task]) if task in self.scale else np.exp(shown)
         return out
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -229,7 +228,7 @@ class DeepRanker(Ranker):
             "code_sizes": np.array(self.sizes.codes, np.int64),
             "places": np.array([self.sizes.places], np.int64),
             **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
-            **{f"task/{n}/{task}": np.array(self.scale.get(task, (0.0, 1.0))) for n, task in enumerate(self.tasks)},
+            **{f"task/{n}/{task}": np.array(self.scale.get(task, ())) for n, task in enumerate(self.tasks)},
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
@@ -242,11 +241,8 @@ class DeepRanker(Ranker):
         }
         named = sorted((name.split("/") for name in arrays if name.startswith("task/")), key=lambda n: int(n[1]))
         self.tasks = tuple(name[2] for name in named)
-        self.scale = {
-            name[2]: (float(arrays["/".join(name)][0]), float(arrays["/".join(name)][1]))
-            for name in named
-            if name[2] in self.values
-        }
+        scales = {name[2]: tuple(arrays["/".join(name)].tolist()) for name in named}
+        self.scale = {task: scale for task, scale in scales.items() if scale}
         self.sizes = Sizes(
             len(self.codes) + 1,
             len(self.touched) + 1,
@@ -268,7 +264,7 @@ class _Rows:
         self.start, self.stop = past.spans(rows.user, rows.time)
         nothing = np.full(len(rows), np.nan, np.float32)
         self.labels = {task: rows.labels.get(task, nothing) for task in ranker.tasks}
-        for task, (mean, spread) in ranker.scale.items():
+        for task, (mean, spread, *_) in ranker.scale.items():
             self.labels[task] = ((self.labels[task] - mean) / spread).astype(np.float32)
 
     def at(self, rows: Int64) -> tuple[Int64, Int64, Bags, Int64]:
@@ -285,10 +281,16 @@ def _table(columns: list[Int32], n: int) -> Int32:
     return np.stack(columns, axis=1).astype(np.int32) if columns else np.zeros((n, 0), np.int32)
 
 
-def _scale(values: Float32) -> tuple[float, float]:
-    """Mean and deviation of what is there; deviation 1 where all are the same."""
+def _scale(values: Float32) -> tuple[float, ...]:
+    """Mean, deviation (1 where all are the same), least and greatest of what is there."""
     there = values[~np.isnan(values)].astype(np.float64)
-    return float(there.mean()), float(there.std()) or 1.0
+    return float(there.mean()), float(there.std()) or 1.0, float(there.min()), float(there.max())
+
+
+def _unscaled(value: Float32, scale: tuple[float, ...]) -> Float32:
+    """Standardised predictions as ratings: one outside what training met cannot be right."""
+    mean, spread, low, high = scale
+    return np.clip(value * spread + mean, low, high).astype(np.float32)
 
 
 def _network(spec: DeepSpec, fusion: FusionSpec, sizes: Sizes, values: frozenset[str]) -> nn.Module:

@@ -58,6 +58,8 @@ class Tabular(Ranker):
             len(known.users) + 1, len(known.items) + 1, *known.users.sizes.values(), *self.context.values(), places + 1
         )  # fmt: skip
         self.attach(known.items)
+        # A rating outside what training met cannot be right.
+        self.bounds = {task: (np.nanmin(train.labels[task]), np.nanmax(train.labels[task])) for task in self.tasks}
         past = Past(known.history, LAST)
         pairs = np.unique(known.history.user.astype(np.int64) * len(known.items) + known.history.item)
         tables = {name: self._table(part, past, pairs) for name, part in (("train", train), ("valid", valid))}
@@ -129,7 +131,8 @@ class Tabular(Ranker):
             given = {name: codes[r, c] for name, codes in (context or {}).items()}
             table = self._rows(requests.user[r], candidates[r, c], mine, given)
             for task in self.tasks:
-                out[task][r, c] = self._predict_task(task, table)
+                value = self._predict_task(task, table)
+                out[task][r, c] = np.clip(value, *self.bounds[task]) if task in self.values else value
         return out
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -140,7 +143,7 @@ class Tabular(Ranker):
             "user_codes": self.user_codes,
             "sizes": np.array(self.sizes, np.int64),
             **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
-            **{f"task/{n}/{task}": np.array([n], np.int64) for n, task in enumerate(self.tasks)},
+            **{f"task/{n}/{task}": np.array(self.bounds[task]) for n, task in enumerate(self.tasks)},
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
@@ -150,9 +153,13 @@ class Tabular(Ranker):
         self.sizes = tuple(arrays["sizes"].tolist())
         self.space = FeatureSpace.restore(arrays)
         self.context = {n.partition("/")[2]: int(arrays[n][0]) for n in sorted(arrays) if n.startswith("context/")}
-        self.tasks = tuple(
-            task for _, task in sorted((int(n.split("/")[1]), n.split("/")[2]) for n in arrays if n.startswith("task/"))
-        )
+        named = sorted((int(n), task, arrays[f"task/{n}/{task}"]) for _, n, task in _tasks(arrays))
+        self.tasks = tuple(task for _, task, _ in named)
+        self.bounds = {task: (bounds[0], bounds[1]) for _, task, bounds in named}
+
+
+def _tasks(arrays: Mapping[str, np.ndarray]) -> list[list[str]]:
+    return [name.split("/") for name in arrays if name.startswith("task/")]
 
 
 class Table:

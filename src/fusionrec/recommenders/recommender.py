@@ -27,6 +27,8 @@ class Recommender:
     def attach(self, items: ItemSet) -> None:
         """Bind the catalogue, see :meth:`Retriever.attach`."""
         self.retriever.attach(items)
+        if self.ranker is not None:
+            self.ranker.attach(items)
 
     def recommend(
         self, requests: Requests, k: int, candidates: Bool | None = None, block: int | None = None
