@@ -42,6 +42,9 @@ EFFORT = {
 }
 RULES = {"gowalla": Rules(join=0.02)}  # published results train on train and validation
 CARRIED = {"ml1m": ("tiktok", "lfm2k")}
+FEWER_MODELS = (
+    5  # of a set whose parameters are carried over: the house model and the best others of where they come from
+)
 HOUSE_IS_MADE = ("tiktok", "lfm2k")
 """Where the house model is put together from what its parts' searches chose; elsewhere it is carried over or given."""
 PARTS = {
@@ -58,9 +61,9 @@ chose on the same set's validation; the blend itself is not searched."""
 
 
 def models(name: str, names: list[str]) -> list[Contestant]:
-    """The models of the specs file (``names`` of them); where a set carries parameters over, also the house model, all
-    with those of the set on which validation was best relative to that set's best model. Raises ConfigError where
-    those sets have no main part, and for a name that no set knows."""
+    """The models of the specs file (``names`` of them); where a set carries parameters over, the house model and the
+    best others, all with those of the set on which validation was best relative to that set's best model. Raises
+    ConfigError where those sets have no main part, and for a name that no set knows."""
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for other in CARRIED.get(name, ()):
         entries = finished(other)["models"]
@@ -72,7 +75,8 @@ def models(name: str, names: list[str]) -> list[Contestant]:
             )
     if best:
         known(name, names, list(best))
-        return [contestants.parse(label, best[label][1]) for label in names or best]
+        order = sorted(best, key=lambda label: (label != HOUSE, -best[label][0]))
+        return [contestants.parse(label, best[label][1]) for label in names or order[:FEWER_MODELS]]
     made = name in HOUSE_IS_MADE
     return contestants.chosen([n for n in names if not (made and n == HOUSE)], SPECS_OF.get(name, SPECS))
 

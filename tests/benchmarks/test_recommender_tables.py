@@ -83,6 +83,17 @@ def test_a_name_that_no_model_has_is_refused(
     assert recommenders.main(["ml1m", "--models", "mgcn"]) == 0
 
 
+def test_where_parameters_are_carried_over_the_best_are_compared(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("tiktok", "lfm2k"):
+        assert recommenders.main([name]) == 0
+    monkeypatch.setattr(recommenders, "FEWER_MODELS", 3)
+    assert recommenders.main(["ml1m"]) == 0
+    labels, effort, _ = calls[-1]
+    assert labels == ["house", "mgcn", "spectral"] and (effort.trials, effort.seeds) == (0, 3)
+
+
 def test_a_part_without_a_finished_main_is_refused(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert recommenders.main(["tiktok", "--parts", "cold"]) == 78
     assert "tiktok has no finished main part" in capsys.readouterr().err
