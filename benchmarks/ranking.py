@@ -40,6 +40,7 @@ from fusionrec.types import Interactions, ItemSet, concat_interactions
 
 TASKS = ("click", "conversion", "ad_click", "like", "rating")
 MODELS: dict[str, dict[str, Any]] = {
+    "biases": {"kind": "biases"},
     "logistic": {"kind": "logistic"},
     "boosting": {"kind": "boosting"},
     "concat_dense": {"kind": "concat_dense"},
@@ -67,7 +68,7 @@ class Data:
 
 def read(project: Path) -> Data:
     """A project whose stages up to embed have run."""
-    params, paths = load_params(project / "params.yaml"), Paths(project)
+    params, paths = load_params(project / "params.yaml"), Paths(project, project.parent / "home")
     log = tables.accepted(paths, "interactions")
     pairs = positive_pairs(log, params.positives.events)
     first = log[C.TIME].min() if C.TIME in log.columns else None
@@ -102,7 +103,9 @@ def contest(data: Data, seeds: int, names: list[str]) -> dict[str, Any]:
         entries.pop("deepfm, ESMM", None)
     elif not names:
         entries[ALONE] = (MODELS["deepfm"], ["conversion"], True)
-    deep = [name for name in entries if entries[name][0]["kind"] not in ("logistic", "boosting") and name != ALONE]
+    deep = [
+        name for name in entries if entries[name][0]["kind"] not in ("biases", "logistic", "boosting") and name != ALONE
+    ]
     entries |= {name + WITHOUT: (entries[name][0], tasks, False) for name in deep}
     found: dict[str, list[dict[str, Judgement]]] = {}
     seconds: dict[str, float] = {}

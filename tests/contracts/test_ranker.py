@@ -27,7 +27,7 @@ SPECS: dict[str, RankerSpec] = {
     **TOYS,
     **{
         cls.model_fields["kind"].default: cls.model_validate(
-            {"tasks": TASKS, **({"training": QUICK} if cls.model_fields["kind"].default in DEEP else {"components": 2})}
+            {"tasks": TASKS, **({"training": QUICK} if cls.model_fields["kind"].default in DEEP else {})}
         )
         for cls in members(AnyRanker)
     },
