@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from page_catalogues import demo, drift, hidden, quality, seeds, strengths
 from page_recommenders import parity, recommenders, splits
-from page_source import plain, read
+from page_source import plain, read, training
 from workspace import ROOT
 
 from fusionrec.evaluation.table import markdown, rows_for_people
@@ -37,8 +37,7 @@ def main() -> None:
     found = read("splits")
     parts += splits(found) if found else []
     found = read("training")
-    told = (*columns, "with_adam", "ratio_with_adam")
-    parts += plain("Speed of training", found, told) if found else []
+    parts += training(found) if found else []
     for name, title in (
         ("evaluation", "Speed and memory of the evaluation"),
         ("text_encoder", "Which text encoder"),

@@ -9,6 +9,7 @@ import pytest
 from page_catalogues import hidden, judged, rows_for_people, strengths
 from page_recommenders import chosen
 from page_recommenders import trials as trials_told
+from page_source import training
 from workspace import RESULTS, ROOT
 
 
@@ -112,3 +113,14 @@ def test_the_readme_tells_what_the_table_of_micro_videos_says() -> None:
     assert places["recall@20"] == "first" and second == "mgcn" and len(at) == 13
     assert f"our blend is first: Recall@20 {house['mean']:.3f} [{house['low']:.3f}, {house['high']:.3f}]" in told
     assert f"against {at['mgcn']['mean']:.3f} for MGCN, the best of thirteen others" in told
+
+
+def test_the_page_says_which_epochs_miss_their_bound() -> None:
+    def row(case: str, bound: float, peer: float | None) -> dict[str, Any]:
+        return {"case": case, "ratio_bound": bound, "ratio_peer": peer, "peer_name": peer and "MMRec"}
+
+    rows = [row("epoch-mgcn-1-thread", 0.76, 3.04), row("epoch-vbpr-1-thread", 0.4, 1.78), row("product-coo", 0, None)]
+    head = {"machine": {"cores": 2}, "commit": "0123456789", "command": "c"}
+    text = training({"rows": rows, **head})[1]
+    assert "Missed in one thread by vbpr 0.40." in text and "MMRec takes 1.8 to 3.0 times as long" in text
+    assert "Missed" not in training({"rows": rows[:1], **head})[1]
