@@ -10,6 +10,15 @@ from workspace import RESULTS
 from fusionrec.evaluation.table import markdown
 
 
+LEAST = 0.75
+"""Of its products, what an epoch is asked to reach."""
+TRIED = (
+    "Most of the rest is traffic: Adam reads and writes every vector in every batch, rows are gathered and scattered, "
+    "and in an epoch the products find less in the caches than alone. Tried: products as embedding bags, layers by "
+    "Horner's rule, sums of a batch's rows only, fused Adam, memory kept, one thread for small steps. "
+)
+
+
 def read(name: str) -> dict[str, Any] | None:
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -33,25 +42,12 @@ def training(found: dict[str, Any]) -> list[str]:
     peers = {name: r["ratio_peer"] for name, r in epochs.items() if r["peer_name"] == "MMRec"}
     text = (
         "An epoch against its own sparse and dense products repeated alone (`bound`), against those and Adam's steps "
+        "alone (`with adam`), and against the same model of MMRec in the same run. "
     )
-    text += "alone (`with adam`), and against the same model of MMRec in the same run. "
-    text += f"Aim: {LEAST} of the products. Missed in one thread by {', '.join(missed)}. " if missed else ""
-    if missed:
-        text += "Most of the rest is traffic: Adam reads and writes every vector in every batch, rows are gathered and "
-        text += (
-            "scattered, and in an epoch the products find less in the caches than alone. Tried: products as embedding "
-        )
-        text += (
-            "bags, layers by Horner's rule, sums of a batch's rows only, fused Adam, memory kept, one thread for small "
-        )
-        text += "steps. "
+    text += f"Aim: {LEAST} of the products. Missed in one thread by {', '.join(missed)}. {TRIED}" if missed else ""
     if peers:
         text += f"MMRec takes {min(peers.values()):.1f} to {max(peers.values()):.1f} times as long (aim 1.5)."
     columns = ("case", "ours", "peer", "peer_name", "bound", "unit", "ratio_peer", "ratio_bound", "with_adam",
                "ratio_with_adam")  # fmt: skip
     title, *rest = plain("Speed of training", found, columns)
     return [title, text.strip() + "\n", *rest]
-
-
-LEAST = 0.75
-"""Of its products, what an epoch is asked to reach."""
