@@ -9,7 +9,6 @@ from workspace import RESULTS
 
 from fusionrec.evaluation.table import markdown
 
-
 LEAST = 0.75
 """Of its products, what an epoch is asked to reach."""
 TRIED = (
