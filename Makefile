@@ -49,7 +49,7 @@ up: environment
 endif
 
 test: environment
-	@$(PY) -m pytest -n $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder -m "not faults and not browser and not nightly" $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not faults and not browser and not nightly" $(PYTEST_ARGS)
 
 test-faults: environment
 	@$(PY) -m pytest -m faults --timeout 600 $(PYTEST_ARGS)

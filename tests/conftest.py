@@ -52,11 +52,7 @@ def umask() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Two processes take a folder of tests at a time, which is what shares fixtures; nightly tests say why they do not
-    run."""
-    here = Path(__file__).resolve().parent
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(here).parts[0]))
+    """Nightly tests say why they do not run."""
     if os.environ.get("NIGHTLY") != "1":
         skip = pytest.mark.skip(reason="nightly: needs the network or an hour; set NIGHTLY=1 (make test-nightly)")
         for item in items:
