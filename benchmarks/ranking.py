@@ -57,7 +57,8 @@ COMPARED = ("gauc", "logloss", "mse")
 
 @dataclass(frozen=True)
 class Data:
-    """Impressions of the three parts, what is known in training, and every positive with its time."""
+    """Impressions of the three parts, what is known in training, and the positives by which users are known when asked:
+    every one with its time, without times those of train."""
 
     train: Impressions
     valid: Impressions
@@ -82,7 +83,9 @@ def read(project: Path) -> Data:
     users = tables.read(paths, "users") if (paths.tables / "users").is_dir() else None
     shown = [frame.impressions(part, data.items, data.users, surfaces) for part in parts]
     known = Known(items, frame.user_set(users, data.users), data.train)
-    return Data(*shown, known, concat_interactions([data.train, data.valid, data.test]))
+    # Without times nothing is known to have been before an impression but what training knows.
+    later = [data.valid, data.test] if data.train.time is not None else []
+    return Data(*shown, known, concat_interactions([data.train, *later]))
 
 
 def fit(section: dict[str, Any], tasks: list[str], data: Data, content: bool, seed: int) -> tuple[Ranker, float]:
@@ -211,7 +214,7 @@ def likes(params: dict[str, Any]) -> None:
 
 
 def stars(params: dict[str, Any]) -> None:
-    """MovieLens latest small: stars and times, cut by time at four fifths and nine tenths of the log's days."""
+    """MovieLens latest small: stars and times; each user's last ones are asked."""
     params["source"]["interactions"] = {
         "file": "interactions_latest_small.csv", "columns": {"value": "rating"}, "constants": {"event": "rating"}
     }  # fmt: skip

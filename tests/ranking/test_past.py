@@ -31,7 +31,9 @@ def test_strictly_before_and_nobody_elses() -> None:
 
 def test_without_times_all_but_the_own_item() -> None:
     past = Past(history([(1, 7, 0), (1, 8, 0), (1, 9, 0), (2, 5, 0)], timed=False), last=2)
-    assert bags(past, [1, 1, 2, -1], None, [8, 4, 5, 7]) == [[7, 9], [7, 8], [], []]
+    assert bags(past, [1, 1, 2, -1], None, [8, 4, 5, 7]) == [[7, 9], [7, 9], [], []]
+    sizes = [len(bag) for bag in bags(past, [1] * 20, None, list(range(20)))]
+    assert set(sizes) == {2}, "the size of a past does not tell which item is among the user's own"
     assert bags(past, [1], [5], [8]) == [[7, 9]], "times of impressions say nothing where positives have none"
 
 

@@ -1,7 +1,9 @@
 """Behaviour before the event: which items a user had chosen strictly before each impression (B6).
 
 Without timestamps all the others of the user's positives count, the impression's own item never: what is asked is not
-part of the answer. Legend: P positives, N impressions, B rows of a batch, L entries of their bags.
+part of the answer. An impression of another item loses one of them in its place, so that the size of a past does not
+tell whether something was left out of it.
+Legend: P positives, N impressions, B rows of a batch, L entries of their bags.
 """
 
 from __future__ import annotations
@@ -68,11 +70,14 @@ class Past:
         return start.astype(np.int64), stop.astype(np.int64)
 
     def bags(self, start: Int64, stop: Int64, own: Int64) -> Bags:
-        """The items of the spans (B,); without timestamps the impression's ``own`` (B,) item is left out, and of more
-        than ``last`` the first ones by item row are taken."""
+        """The items of the spans (B,); without timestamps the impression's ``own`` (B,) item is left out, or another
+        one in its place, and of more than ``last`` the first ones by item row are taken."""
         items, row = self.item[ranges(start, stop)], np.repeat(np.arange(len(start)), stop - start)
         if not self.timed:
             kept = items != own[row]
+            size = stop - start
+            untouched = np.flatnonzero((np.bincount(row, ~kept, minlength=len(size)) == 0) & (size > 0))
+            kept[(np.cumsum(size) - size + own % np.maximum(size, 1))[untouched]] = False
             items, row = items[kept], row[kept]
             place = np.arange(len(row)) - np.searchsorted(row, row)
             items, row = items[place < self.last], row[place < self.last]

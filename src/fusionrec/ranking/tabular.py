@@ -1,8 +1,8 @@
 """Impressions as a table of numbers, for the rankers that come from a library (logistic regression, boosted trees).
 
 Numbers of a row: how long the user's past is, how much the item resembles it in each modality, how often the item was
-chosen (by others), the place in the list, and the item's leading components of each modality. Codes: user, item,
-attributes, context. Everything speaks of before the impression or of others, so that nothing of the answer is in it.
+shown, the place in the list, the item's leading components of each modality. Codes: user, item, attributes, context.
+Everything speaks of before the impression or is the same whatever came of it, so nothing of the answer is in it.
 Legend: N rows, P numbers, F codes.
 """
 
@@ -48,7 +48,8 @@ class Tabular(Ranker):
         touched[train.item] = True
         self.touched = touched
         self.space = content_space(known, touched, WIDTH, seed)
-        self.chosen = np.bincount(known.history.item, minlength=len(known.items)).astype(np.float32)
+        # Of choices a row's own would have to be left out, and that it was would give the answer away.
+        self.shown = np.bincount(train.item, minlength=len(known.items)).astype(np.float32)
         self.user_codes = np.stack([np.arange(len(known.users)) + 1, *known.users.codes.values()], axis=1).astype(
             np.int32
         )
@@ -61,8 +62,7 @@ class Tabular(Ranker):
         # A rating outside what training met cannot be right.
         self.bounds = {task: (np.nanmin(train.labels[task]), np.nanmax(train.labels[task])) for task in self.tasks}
         past = Past(known.history, LAST)
-        pairs = np.unique(known.history.user.astype(np.int64) * len(known.items) + known.history.item)
-        tables = {name: self._table(part, past, pairs) for name, part in (("train", train), ("valid", valid))}
+        tables = {name: self._table(part, past) for name, part in (("train", train), ("valid", valid))}
         nothing = np.full(len(valid), np.nan, np.float32)
         for step, task in enumerate(self.tasks):
             rows, judged = here[task], ~np.isnan(valid.labels.get(task, nothing))
@@ -76,32 +76,28 @@ class Tabular(Ranker):
             )
             watch(step, {"task": float(step)})
 
-    def _table(self, part: Impressions, past: Past, pairs: Int64) -> Table:
+    def _table(self, part: Impressions, past: Past) -> Table:
         start, stop = past.spans(part.user, part.time)
         user, item = part.user.astype(np.int64), part.item.astype(np.int64)
-        own = np.isin(user * len(self.fit_ids) + item, pairs) & (user >= 0)
-        return self._rows(user, item, past.bags(start, stop, item), part.context, own)
+        return self._rows(user, item, past.bags(start, stop, item), part.context)
 
     def attach(self, items: ItemSet) -> None:
         at = {item: row for row, item in enumerate(self.fit_ids)}
         row = np.array([at.get(item, -1) for item in items.ids], np.int64)
         known = row >= 0
         self.code = np.where(known & self.touched[np.maximum(row, 0)], row + 1, 0)
-        self.popular = np.where(known, self.chosen[np.maximum(row, 0)], 0).astype(np.float32)
+        self.popular = np.where(known, self.shown[np.maximum(row, 0)], 0).astype(np.float32)
         vectors, mask = self.space.apply(items)
         self.vectors = {name: np.where(mask[:, [n]], vectors[name], 0) for n, name in enumerate(self.space.modalities)}
 
-    def _rows(
-        self, user: Int64, item: Int64, bags: Bags, context: Mapping[str, np.ndarray], own: np.ndarray | None = None
-    ) -> Table:
+    def _rows(self, user: Int64, item: Int64, bags: Bags, context: Mapping[str, np.ndarray]) -> Table:
         n = len(user)
         history = sparse.csr_matrix(
             (np.ones(len(bags.items), np.float32), bags.items, np.append(bags.offsets, len(bags.items))),
             shape=(n, len(self.code)),
         )
-        popular = self.popular[item] - (0 if own is None else own)
         place = context.get(POSITION, np.ones(n, np.int64))
-        numbers = [np.log1p(bags.counts), np.log1p(np.maximum(popular, 0)), place]
+        numbers = [np.log1p(bags.counts), np.log1p(self.popular[item]), place]
         for vectors in self.vectors.values():
             mean, mine = np.asarray(history @ vectors), vectors[item]
             length = np.linalg.norm(mean, axis=1) * np.linalg.norm(mine, axis=1)
@@ -139,7 +135,7 @@ class Tabular(Ranker):
         return {
             **self.space.arrays(),
             "touched": self.touched,
-            "chosen": self.chosen,
+            "shown": self.shown,
             "user_codes": self.user_codes,
             "sizes": np.array(self.sizes, np.int64),
             **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
@@ -148,7 +144,7 @@ class Tabular(Ranker):
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
-        self.touched, self.chosen = np.asarray(arrays["touched"], bool), np.asarray(arrays["chosen"], np.float32)
+        self.touched, self.shown = np.asarray(arrays["touched"], bool), np.asarray(arrays["shown"], np.float32)
         self.user_codes = np.asarray(arrays["user_codes"], np.int32)
         self.sizes = tuple(arrays["sizes"].tolist())
         self.space = FeatureSpace.restore(arrays)
