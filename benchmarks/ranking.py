@@ -16,15 +16,13 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import TypeAdapter
-from workspace import RESULTS, make, run, write
+from workspace import RESULTS, embedded, write
 
 from fusionrec.config import load as load_params
 from fusionrec.data import outcomes, split, tables
@@ -193,22 +191,6 @@ def sizes(data: Data, tasks: list[str]) -> dict[str, Any]:
     }
 
 
-def workspace(change: Callable[[dict[str, Any]], None] | None, place: Path, *options: str) -> Path:
-    """A throw-away project with the stages up to embed done."""
-    folder, home = place / "project", place / "home"
-    environment = make(folder, home)
-    if change is None:
-        run(folder, environment, "fusionrec", "demo-data", *options)
-    else:
-        run(folder, environment, "fusionrec", "use", "movies")
-        params = yaml.safe_load((folder / "params.yaml").read_text())
-        change(params)
-        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    names = yaml.safe_load((folder / "params.yaml").read_text())["modalities"]
-    run(folder, environment, "dvc", "repro", "split", *(f"embed@{name}" for name in names))
-    return folder
-
-
 def likes(params: dict[str, Any]) -> None:
     """MovieLens 1M: who rated a film at least 4 liked it, the others did not; no times. The random split."""
 
@@ -295,7 +277,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory(prefix="fusionrec-ranking-") as place:
             options = ("--items", told.items, "--users", told.users) if small else ()
-            data = read(workspace(change, Path(place), *options))
+            data = read(embedded(Path(place), change, *options))
             content["sets"][name] = contest(data, told.seeds, told.models)
     if "speed" in (told.only or ("speed",)) and not small:
         content["rows"] = speed()

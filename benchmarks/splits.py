@@ -11,11 +11,11 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-from workspace import RESULTS, make, run, write
+from workspace import RESULTS, embedded, environment_of, run, write
 
 LOG = "interactions_latest_small.csv"
 
@@ -50,23 +50,14 @@ def films(params: dict[str, Any]) -> None:
     params["split"] = {"kind": "leave_last_out"}
 
 
-def measured(change: Any, *sizes: str) -> dict[str, Any]:
+def measured(change: Callable[[dict[str, Any]], None] | None, *sizes: str) -> dict[str, Any]:
     """One catalogue: the stages up to embed, then the three protocols. -> what the command wrote, and its seconds."""
     with tempfile.TemporaryDirectory(prefix="fusionrec-splits-") as place:
-        folder, home = Path(place) / "project", Path(place) / "home"
-        environment = make(folder, home)
-        if change is None:
-            run(folder, environment, "fusionrec", "demo-data", *sizes)
-        else:
-            run(folder, environment, "fusionrec", "use", "movies")
-            params = yaml.safe_load((folder / "params.yaml").read_text())
-            change(params)
-            (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        names = yaml.safe_load((folder / "params.yaml").read_text())["modalities"]
-        run(folder, environment, "dvc", "repro", "split", *(f"embed@{name}" for name in names))
+        folder, out = embedded(Path(place), change, *sizes), Path(place) / "splits.json"
+        environment = environment_of(Path(place) / "home", folder)
         start = time.monotonic()
-        print(run(folder, environment, "fusionrec", "splits", "--out", str(Path(place) / "splits.json")), flush=True)
-        return {"seconds": round(time.monotonic() - start, 1), **json.loads((Path(place) / "splits.json").read_text())}
+        print(run(folder, environment, "fusionrec", "splits", "--out", str(out)), flush=True)
+        return {"seconds": round(time.monotonic() - start, 1), **json.loads(out.read_text())}
 
 
 if __name__ == "__main__":

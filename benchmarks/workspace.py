@@ -8,8 +8,11 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -40,11 +43,33 @@ def lay_out(folder: Path) -> None:
 def make(folder: Path, home: Path) -> dict[str, str]:
     """Lay out a project at ``folder`` whose private state is ``home``; returns the environment for :func:`run`."""
     lay_out(folder)
-    environment = {**os.environ, "FUSIONREC_HOME": str(home), "DVC_SITE_CACHE_DIR": str(home / "dvc-site")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # DVC runs `python`
-    environment |= {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
+    environment = environment_of(home, folder)
     run(folder, environment, "dvc", "config", "core.no_scm", "true")
     return environment
+
+
+def embedded(place: Path, change: Callable[[dict[str, Any]], None] | None = None, *sizes: str) -> Path:
+    """``place/project`` (its home is ``place/home``) with the stages up to embed done: the demo of these ``sizes``, or
+    the recipe `movies` after ``change`` of its params."""
+    folder = place / "project"
+    environment = make(folder, place / "home")
+    if change is None:
+        run(folder, environment, "fusionrec", "demo-data", *sizes)
+    else:
+        run(folder, environment, "fusionrec", "use", "movies")
+        params = yaml.safe_load((folder / "params.yaml").read_text())
+        change(params)
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    names = yaml.safe_load((folder / "params.yaml").read_text())["modalities"]
+    run(folder, environment, "dvc", "repro", "split", *(f"embed@{name}" for name in names))
+    return folder
+
+
+def environment_of(home: Path, folder: Path) -> dict[str, str]:
+    """What :func:`run` needs in a project."""
+    found = {**os.environ, "FUSIONREC_HOME": str(home), "DVC_SITE_CACHE_DIR": str(home / "dvc-site")}
+    found["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{found['PATH']}"  # DVC runs `python`
+    return found | {"PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1", "DO_NOT_TRACK": "1"}
 
 
 def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:

@@ -97,6 +97,6 @@ def lay_out(folder: Path) -> Project:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The demo after `fusionrec demo-data` and `fusionrec repro`. Tests must leave it as it is (use `.copy`)."""
     project = lay_out(tmp_path_factory.mktemp("e2e") / "demo")
-    project.run("fusionrec", "demo-data", "--items", "150", "--users", "240")
+    project.run("fusionrec", "demo-data", "--items", "90", "--users", "150")
     project.said = project.run("fusionrec", "repro", timeout=600)  # type: ignore[attr-defined]
     return project

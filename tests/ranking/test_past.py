@@ -17,8 +17,8 @@ def history(rows: list[tuple[int, int, int]], timed: bool = True) -> Interaction
 
 
 def bags(past: Past, user: list[int], time: list[int] | None, item: list[int]) -> list[list[int]]:
-    start, stop = past.spans(np.array(user, np.int32), None if time is None else np.array(time, np.int64))
-    found = past.bags(start, stop, np.array(item, np.int64))
+    spans = past.spans(np.array(user, np.int32), None if time is None else np.array(time, np.int64))
+    found = past.bags(spans, np.array(item, np.int64))
     ends = np.append(found.offsets, len(found.items))
     return [found.items[a:b].tolist() for a, b in zip(ends, ends[1:], strict=False)]
 
@@ -35,6 +35,8 @@ def test_without_times_all_but_the_own_item() -> None:
     sizes = [len(bag) for bag in bags(past, [1] * 20, None, list(range(20)))]
     assert set(sizes) == {2}, "the size of a past does not tell which item is among the user's own"
     assert bags(past, [1], [5], [8]) == [[7, 9]], "times of impressions say nothing where positives have none"
+    timed = Past(history([(1, 7, 10), (1, 8, 20), (1, 9, 30)]), last=2)
+    assert bags(timed, [1], None, [8]) == [[7, 9]], "and those of positives nothing where impressions have none"
 
 
 @given(

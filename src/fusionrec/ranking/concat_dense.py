@@ -20,8 +20,7 @@ class ConcatDense(DeepSpec):
     hidden: tuple[PositiveInt, ...] = Field((128,), min_length=1)
     dropout: float = Field(0.2, ge=0, lt=1)
 
-    def interaction(self, fields: int, numbers: int) -> nn.Module:
-        import torch
+    def interaction(self, wide: int) -> nn.Module:
         from torch import nn
 
         from fusionrec.ranking.layers import dense
@@ -31,10 +30,11 @@ class ConcatDense(DeepSpec):
         class Mix(nn.Module):
             def __init__(self) -> None:
                 super().__init__()
-                self.deep = dense(fields * spec.dim + numbers, spec.hidden, spec.dropout)
+                self.deep = dense(wide, spec.hidden, spec.dropout)
                 self.width = spec.hidden[-1]
 
-            def forward(self, vectors: Tensor, numbers: Tensor) -> Tensor:
-                return self.deep(torch.cat([vectors.flatten(1), numbers], dim=1))
+            def forward(self, vectors: Tensor, flat: Tensor) -> Tensor:
+                out: Tensor = self.deep(flat)
+                return out
 
         return Mix()

@@ -24,13 +24,13 @@ class DCNv2(DeepSpec):
     hidden: tuple[PositiveInt, ...] = Field((128, 64), min_length=1)
     dropout: float = Field(0.1, ge=0, lt=1)
 
-    def interaction(self, fields: int, numbers: int) -> nn.Module:
+    def interaction(self, wide: int) -> nn.Module:
         import torch
         from torch import nn
 
         from fusionrec.ranking.layers import dense
 
-        wide, spec = fields * self.dim + numbers, self
+        spec = self
 
         class Mix(nn.Module):
             def __init__(self) -> None:
@@ -39,10 +39,10 @@ class DCNv2(DeepSpec):
                 self.deep = dense(wide, spec.hidden, spec.dropout)
                 self.width = wide + spec.hidden[-1]
 
-            def forward(self, vectors: Tensor, numbers: Tensor) -> Tensor:
-                x = start = torch.cat([vectors.flatten(1), numbers], dim=1)
+            def forward(self, vectors: Tensor, flat: Tensor) -> Tensor:
+                x = flat
                 for layer in self.cross:
-                    x = start * layer(x) + x
-                return torch.cat([x, self.deep(start)], dim=1)
+                    x = flat * layer(x) + x
+                return torch.cat([x, self.deep(flat)], dim=1)
 
         return Mix()

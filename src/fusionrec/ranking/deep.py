@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PAIRS = 16_384  # predicted at once
-FOLLOWS_SIGHT = ("click", "conversion", "cart", "ad_click")
-"""The tasks that presuppose that the place was looked at."""
 
 
 class RankTraining(Training):
@@ -70,8 +68,9 @@ class DeepSpec(RankerSpec):
         return DeepRanker(self, fusion or Concat())
 
     @abstractmethod
-    def interaction(self, fields: int, numbers: int) -> nn.Module:
-        """``module(fields (B, F, D), numbers (B, P)) -> (B, module.width)``."""
+    def interaction(self, wide: int) -> nn.Module:
+        """``module(vectors (B, F, D), flat (B, wide)) -> (B, module.width)``; ``flat`` is the vectors and the numbers
+        behind each other."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +115,15 @@ class DeepRanker(Ranker):
             int(train.context[POSITION].max(initial=0)) if POSITION in train.context else 0,
             self.tasks,
         )
-        self.net = _network(self.spec, self.fusion, self.sizes, self.values)
+        self.net = self._network()
         self.attach(known.items)
         self._train(train, valid, known, seed, watch)
         self.net.eval()
+
+    def _network(self) -> Any:
+        from fusionrec.ranking.network import Network
+
+        return Network(self.spec, self.fusion, self.sizes, self.values)
 
     def _train(self, train_set: Impressions, valid: Impressions, known: Known, seed: int, watch: Watch) -> None:
         past = Past(known.history, self.spec.last)
@@ -139,24 +143,30 @@ class DeepRanker(Ranker):
         def validate() -> float:
             if len(valid) == 0:
                 return float(next(rounds))  # nothing to judge by: the last epoch is as good as any
-            total = 0.0
+            total, count = np.zeros(len(self.tasks)), np.zeros(len(self.tasks))
             for start in range(0, len(valid), PAIRS):
                 rows = np.arange(start, min(start + PAIRS, len(valid)))
-                total += float(self._loss(parts["valid"], rows, None)) * len(rows)
-            return -total / len(valid)
+                there = np.array([(~np.isnan(parts["valid"].labels[task][rows])).sum() for task in self.tasks])
+                losses = self._losses(parts["valid"], rows, None)
+                total += [float(losses[task]) * n for task, n in zip(self.tasks, there, strict=True)]
+                count += there
+            return -float((total / np.maximum(count, 1)).sum() / max(int((count > 0).sum()), 1))
 
         train(self.net, batches, validate, how, watch, seed, how.batch * self.net.work)
 
     def _loss(self, part: _Rows, rows: Int64, hidden: Bool | None) -> Tensor:
         import torch
 
+        return torch.stack(list(self._losses(part, rows, hidden).values())).mean()
+
+    def _losses(self, part: _Rows, rows: Int64, hidden: Bool | None) -> dict[str, Tensor]:
+        """Task -> its mean loss over those of the ``rows`` that have its label."""
         from fusionrec.ranking.layers import task_losses
 
         out = self.net(self._inputs(*part.at(rows), hidden))
         device = self.net.anchor.device
         labels = {task: tensor(part.labels[task][rows], device) for task in self.tasks}
-        losses = task_losses(out, labels, self.values)
-        return torch.stack(list(losses.values())).mean()
+        return task_losses(out, labels, self.values)
 
     def _inputs(self, ids: Int64, item: Int64, bags: Bags, position: Int64, hidden: Bool | None) -> dict[str, Any]:
         """Tensors of B rows: ``ids`` (B, F) codes; the R different items with their content; where the rows' items
@@ -251,7 +261,7 @@ class DeepRanker(Ranker):
             int(arrays["places"][0]),
             self.tasks,
         )
-        self.net = _network(self.spec, self.fusion, self.sizes, self.values)
+        self.net = self._network()
         load_state(self.net, dict(arrays), "net")
         self.net.eval()
 
@@ -261,7 +271,7 @@ class _Rows:
 
     def __init__(self, ranker: DeepRanker, rows: Impressions, past: Past) -> None:
         self.ranker, self.rows, self.past = ranker, rows, past
-        self.start, self.stop = past.spans(rows.user, rows.time)
+        self.spans = past.spans(rows.user, rows.time)
         nothing = np.full(len(rows), np.nan, np.float32)
         self.labels = {task: rows.labels.get(task, nothing) for task in ranker.tasks}
         for task, (mean, spread, *_) in ranker.scale.items():
@@ -274,7 +284,7 @@ class _Rows:
         context = {name: codes[rows] for name, codes in part.context.items()}
         ids = self.ranker.ids(part.user[rows].astype(np.int64), item, context)
         position = context.get(POSITION, np.ones(len(rows), np.int64)).astype(np.int64)
-        return ids, item, self.past.bags(self.start[rows], self.stop[rows], item), position
+        return ids, item, self.past.bags(self.spans.at(rows), item), position
 
 
 def _table(columns: list[Int32], n: int) -> Int32:
@@ -291,58 +301,3 @@ def _unscaled(value: Float32, scale: tuple[float, ...]) -> Float32:
     """Standardised predictions as ratings: one outside what training met cannot be right."""
     mean, spread, low, high = scale
     return np.clip(value * spread + mean, low, high).astype(np.float32)
-
-
-def _network(spec: DeepSpec, fusion: FusionSpec, sizes: Sizes, values: frozenset[str]) -> nn.Module:
-    import torch
-    from torch import nn
-
-    from fusionrec.ranking.layers import Examination
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            rows = (sizes.users, sizes.items, *sizes.codes)
-            self.tables = nn.ModuleList(nn.Embedding(n, spec.dim) for n in rows)
-            for table in self.tables:
-                nn.init.normal_(table.weight, std=0.05)
-            self.fuse: Any = fusion.build(sizes.dims, spec.dim) if sizes.dims else None
-            self.nothing = nn.Parameter(torch.zeros(spec.dim))  # the past of a user without one
-            fields = len(rows) + (2 if self.fuse else 0)
-            numbers = 1 + (len(sizes.dims) + 1 if self.fuse else 0)
-            self.mix = spec.interaction(fields, numbers)
-            self.head = spec.head.build(self.mix.width, sizes.tasks, values)
-            self.examination = Examination(sizes.places)
-            self.anchor = self.nothing  # says where the module is
-            self.work = fields * spec.dim * self.mix.width
-
-        def content(self, given: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-            """Fields: the item's fused vector and that of the past; numbers: how much they resemble each other."""
-            item, past, offsets = given["item"], given["past"], given["offsets"]
-            some = (given["count"] > 0).to(self.nothing.dtype)
-            fused = self.fuse(given["x"], given["mask"])
-
-            def mean(x: Tensor) -> Tensor:
-                return (
-                    nn.functional.embedding_bag(past, x, offsets, mode="mean")
-                    if len(past)
-                    else x.new_zeros((len(item), x.shape[1]))
-                )
-
-            def alike(x: Tensor) -> Tensor:
-                return nn.functional.cosine_similarity(x[item], mean(x), dim=1) * some
-
-            profile = torch.where(some[:, None] > 0, mean(fused), self.nothing)
-            return [fused[item], profile], [alike(given["x"][name]) for name in sorted(given["x"])] + [alike(fused)]
-
-        def forward(self, given: dict[str, Any]) -> dict[str, Tensor]:
-            fields = [table(given["ids"][:, at]) for at, table in enumerate(self.tables)]
-            numbers = [torch.log1p(given["count"]) / 4]
-            if self.fuse is not None:
-                vectors, likeness = self.content(given)
-                fields, numbers = fields + vectors, numbers + likeness
-            out = self.head(self.mix(torch.stack(fields, dim=1), torch.stack(numbers, dim=1)))
-            seen = self.examination(given["position"])
-            return {task: x + seen if task in FOLLOWS_SIGHT else x for task, x in out.items()}
-
-    return Network()

@@ -24,13 +24,13 @@ class DeepFM(DeepSpec):
     hidden: tuple[PositiveInt, ...] = Field((128, 64), min_length=1)
     dropout: float = Field(0.1, ge=0, lt=1)
 
-    def interaction(self, fields: int, numbers: int) -> nn.Module:
+    def interaction(self, wide: int) -> nn.Module:
         import torch
         from torch import nn
 
         from fusionrec.ranking.layers import dense
 
-        wide, spec = fields * self.dim + numbers, self
+        spec = self
 
         class Mix(nn.Module):
             def __init__(self) -> None:
@@ -39,8 +39,7 @@ class DeepFM(DeepSpec):
                 self.first = nn.Linear(wide, 1)
                 self.width = spec.hidden[-1] + spec.dim + 1
 
-            def forward(self, vectors: Tensor, numbers: Tensor) -> Tensor:
-                flat = torch.cat([vectors.flatten(1), numbers], dim=1)
+            def forward(self, vectors: Tensor, flat: Tensor) -> Tensor:
                 pairs = (vectors.sum(1) ** 2 - (vectors**2).sum(1)) / 2
                 return torch.cat([self.deep(flat), pairs, self.first(flat)], dim=1)
 

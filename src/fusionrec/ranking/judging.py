@@ -38,12 +38,12 @@ def predictions(ranker: Ranker, shown: Impressions, positives: Interactions) -> 
     ``positives``: of train and after; of them each impression's user is known by those strictly before it.
     """
     past = Past(positives, EVERYTHING)
-    start, stop = past.spans(shown.user, shown.time)
+    spans = past.spans(shown.user, shown.time)
     found: dict[str, list[Float32]] = {task: [] for task in ranker.tasks}
     for first in range(0, len(shown), ROWS):
         part = slice(first, first + ROWS)
         item = shown.item[part].astype(np.int64)
-        bags = past.bags(start[part], stop[part], item)
+        bags = past.bags(spans.at(part), item)
         ends = np.append(bags.offsets, len(bags.items))
         history = sparse.csr_matrix(
             (np.ones(len(bags.items), np.float32), bags.items, ends), shape=(len(item), positives.n_items)

@@ -14,9 +14,19 @@ NEVER = -1e-6
 """The largest log probability a loss sees: log(1 - p) stays finite."""
 
 
-def tower(width: int, size: int) -> nn.Module:
-    """(B, width) -> (B, 1) through one hidden layer."""
-    return nn.Sequential(nn.Linear(width, size), nn.ReLU(), nn.Linear(size, 1))
+class Towers(nn.Module):
+    """One hidden layer a task: task -> (B, width) becomes task -> (B,), see :mod:`fusionrec.ranking.heads.base`."""
+
+    def __init__(self, width: int, size: int, tasks: tuple[str, ...], values: frozenset[str]) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(
+            {task: nn.Sequential(nn.Linear(width, size), nn.ReLU(), nn.Linear(size, 1)) for task in tasks}
+        )
+        self.values = values
+
+    def forward(self, z: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        out = {task: tower(z[task]).squeeze(1) for task, tower in self.towers.items()}
+        return {task: x if task in self.values else log_probability(x) for task, x in out.items()}
 
 
 def dense(width: int, sizes: tuple[int, ...], dropout: float) -> nn.Module:

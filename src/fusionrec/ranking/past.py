@@ -1,8 +1,8 @@
 """Behaviour before the event: which items a user had chosen strictly before each impression (B6).
 
-Without timestamps all the others of the user's positives count, the impression's own item never: what is asked is not
-part of the answer. An impression of another item loses one of them in its place, so that the size of a past does not
-tell whether something was left out of it.
+Where impressions or positives have no timestamps, all the others of the user's positives count, the impression's own
+item never: what is asked is not part of the answer. An impression of another item loses one of them in its place, so
+that the size of a past does not tell whether something was left out of it.
 Legend: P positives, N impressions, B rows of a batch, L entries of their bags.
 """
 
@@ -42,6 +42,20 @@ class Bags:
         return np.diff(np.append(self.offsets, len(self.items)))
 
 
+@dataclass(frozen=True)
+class Spans:
+    """N impressions: the positives [``start``, ``stop``) of each one's user, (N,) int64 both; ``timed``: they are those
+    before it, else all of them."""
+
+    start: Int64
+    stop: Int64
+    timed: bool
+
+    def at(self, rows: Int64 | slice) -> Spans:
+        """The spans of these impressions."""
+        return Spans(self.start[rows], self.stop[rows], self.timed)
+
+
 class Past:
     """The positives of every user in the order of time; at most the ``last`` ones before an impression count."""
 
@@ -57,31 +71,32 @@ class Past:
     def _keys(self, user: Int64, moment: Int64) -> Int64:
         return user * (len(self.moments) + 1) + moment
 
-    def spans(self, user: Int32, time: Int64 | None) -> tuple[Int64, Int64]:
-        """(N,), (N,): the positives [start, stop) of each impression's user before it; none for user -1."""
+    def spans(self, user: Int32, time: Int64 | None) -> Spans:
+        """Of impressions by ``user`` (N,), -1 for a user without positives, at ``time`` (N,)."""
         who = user.astype(np.int64)
         start = np.searchsorted(self._key, self._keys(who, np.zeros_like(who)))
+        timed = self.timed and time is not None
         if self.timed and time is not None:
             stop = np.searchsorted(self._key, self._keys(who, np.searchsorted(self.moments, time)))
             start = np.maximum(start, stop - self.last)
         else:
             stop = np.searchsorted(self._key, self._keys(who + 1, np.zeros_like(who)))
         stop = np.where(who < 0, start, np.maximum(stop, start))
-        return start.astype(np.int64), stop.astype(np.int64)
+        return Spans(start.astype(np.int64), stop.astype(np.int64), timed)
 
-    def bags(self, start: Int64, stop: Int64, own: Int64) -> Bags:
-        """The items of the spans (B,); without timestamps the impression's ``own`` (B,) item is left out, or another
-        one in its place, and of more than ``last`` the first ones by item row are taken."""
-        items, row = self.item[ranges(start, stop)], np.repeat(np.arange(len(start)), stop - start)
-        if not self.timed:
+    def bags(self, spans: Spans, own: Int64) -> Bags:
+        """The items of the spans (B,); of those that are not timed the impression's ``own`` (B,) item is left out, or
+        another one in its place, and of more than ``last`` the first ones are taken."""
+        size = spans.stop - spans.start
+        items, row = self.item[ranges(spans.start, spans.stop)], np.repeat(np.arange(len(size)), size)
+        if not spans.timed:
             kept = items != own[row]
-            size = stop - start
             untouched = np.flatnonzero((np.bincount(row, ~kept, minlength=len(size)) == 0) & (size > 0))
             kept[(np.cumsum(size) - size + own % np.maximum(size, 1))[untouched]] = False
             items, row = items[kept], row[kept]
             place = np.arange(len(row)) - np.searchsorted(row, row)
             items, row = items[place < self.last], row[place < self.last]
-        return Bags(items, np.searchsorted(row, np.arange(len(start))).astype(np.int64))
+        return Bags(items, np.searchsorted(row, np.arange(len(size))).astype(np.int64))
 
 
 def ranges(start: Int64, stop: Int64) -> Int64:

@@ -77,9 +77,8 @@ class Tabular(Ranker):
             watch(step, {"task": float(step)})
 
     def _table(self, part: Impressions, past: Past) -> Table:
-        start, stop = past.spans(part.user, part.time)
         user, item = part.user.astype(np.int64), part.item.astype(np.int64)
-        return self._rows(user, item, past.bags(start, stop, item), part.context)
+        return self._rows(user, item, past.bags(past.spans(part.user, part.time), item), part.context)
 
     def attach(self, items: ItemSet) -> None:
         at = {item: row for row, item in enumerate(self.fit_ids)}

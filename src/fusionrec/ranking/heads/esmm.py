@@ -28,7 +28,7 @@ class ESMM(HeadSpec):
     def build(self, width: int, tasks: tuple[str, ...], values: frozenset[str]) -> nn.Module:
         from torch import nn
 
-        from fusionrec.ranking.layers import log_probability, tower
+        from fusionrec.ranking.layers import Towers
 
         absent = {CLICK, CONVERSION} - set(tasks)
         if absent:
@@ -37,11 +37,10 @@ class ESMM(HeadSpec):
         class Head(nn.Module):
             def __init__(self, size: int) -> None:
                 super().__init__()
-                self.towers = nn.ModuleDict({task: tower(width, size) for task in tasks})
+                self.towers = Towers(width, size, tasks, values)
 
             def forward(self, z: Tensor) -> dict[str, Tensor]:
-                out = {task: self.towers[task](z).squeeze(1) for task in tasks}
-                out = {task: x if task in values else log_probability(x) for task, x in out.items()}
+                out: dict[str, Tensor] = self.towers(dict.fromkeys(tasks, z))
                 return out | {CONVERSION: out[CLICK] + out[CONVERSION]}
 
         return Head(self.tower)

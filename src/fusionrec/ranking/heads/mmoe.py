@@ -25,23 +25,20 @@ class MMoE(HeadSpec):
         import torch
         from torch import nn
 
-        from fusionrec.ranking.layers import log_probability, tower
+        from fusionrec.ranking.layers import Towers
 
         class Head(nn.Module):
             def __init__(self, experts: int, size: int, end: int) -> None:
                 super().__init__()
                 self.experts = nn.Linear(width, experts * size)
                 self.gates = nn.ModuleDict({task: nn.Linear(width, experts) for task in tasks})
-                self.towers = nn.ModuleDict({task: tower(size, end) for task in tasks})
+                self.towers = Towers(size, end, tasks, values)
                 self.shape = (experts, size)
 
             def forward(self, z: Tensor) -> dict[str, Tensor]:
                 known = torch.relu(self.experts(z)).view(-1, *self.shape)
-                out = {}
-                for task in tasks:
-                    weight = torch.softmax(self.gates[task](z), dim=1)
-                    x = self.towers[task]((weight[:, :, None] * known).sum(1)).squeeze(1)
-                    out[task] = x if task in values else log_probability(x)
-                return out
+                weight = {task: torch.softmax(gate(z), dim=1) for task, gate in self.gates.items()}
+                mixed: dict[str, Tensor] = self.towers({t: (w[:, :, None] * known).sum(1) for t, w in weight.items()})
+                return mixed
 
         return Head(self.experts, self.expert, self.tower)

@@ -1,0 +1,71 @@
+"""The module of a ranking network: its fields and numbers, what mixes them, the head, and how much a place is seen.
+
+Imports torch: :mod:`fusionrec.ranking.deep` imports this file inside functions. Legend as there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from fusionrec.ranking.layers import Examination
+
+if TYPE_CHECKING:
+    from fusionrec.fusion.base import FusionSpec
+    from fusionrec.ranking.deep import DeepSpec, Sizes
+
+FOLLOWS_SIGHT = ("click", "conversion", "cart", "ad_click")
+"""The tasks that presuppose that the place was looked at."""
+
+
+class Network(nn.Module):
+    """What :class:`fusionrec.ranking.deep.DeepRanker` trains; ``values``: the tasks that are no probabilities."""
+
+    def __init__(self, spec: DeepSpec, fusion: FusionSpec, sizes: Sizes, values: frozenset[str]) -> None:
+        super().__init__()
+        rows = (sizes.users, sizes.items, *sizes.codes)
+        self.tables = nn.ModuleList(nn.Embedding(n, spec.dim) for n in rows)
+        for table in self.tables:
+            nn.init.normal_(table.weight, std=0.05)
+        self.fuse: Any = fusion.build(sizes.dims, spec.dim) if sizes.dims else None
+        self.nothing = nn.Parameter(torch.zeros(spec.dim))  # the past of a user without one
+        fields = len(rows) + (2 if self.fuse else 0)
+        numbers = 1 + (len(sizes.dims) + 1 if self.fuse else 0)
+        self.mix: Any = spec.interaction(fields * spec.dim + numbers)
+        self.head = spec.head.build(self.mix.width, sizes.tasks, values)
+        self.examination = Examination(sizes.places)
+        self.anchor = self.nothing  # says where the module is
+        self.work = fields * spec.dim * self.mix.width
+
+    def content(self, given: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        """Fields: the item's fused vector and that of the past; numbers: how much they resemble each other."""
+        item, past, offsets = given["item"], given["past"], given["offsets"]
+        some = (given["count"] > 0).to(self.nothing.dtype)
+        fused = self.fuse(given["x"], given["mask"])
+
+        def mean(x: Tensor) -> Tensor:
+            return (
+                nn.functional.embedding_bag(past, x, offsets, mode="mean")
+                if len(past)
+                else x.new_zeros((len(item), x.shape[1]))
+            )
+
+        def alike(x: Tensor) -> Tensor:
+            return nn.functional.cosine_similarity(x[item], mean(x), dim=1) * some
+
+        profile = torch.where(some[:, None] > 0, mean(fused), self.nothing)
+        return [fused[item], profile], [alike(given["x"][name]) for name in sorted(given["x"])] + [alike(fused)]
+
+    def forward(self, given: dict[str, Any]) -> dict[str, Tensor]:
+        """What ``DeepRanker._inputs`` gave, B rows -> task -> (B,) as heads give it, the place taken into account."""
+        fields = [table(given["ids"][:, at]) for at, table in enumerate(self.tables)]
+        numbers = [torch.log1p(given["count"]) / 4]
+        if self.fuse is not None:
+            vectors, likeness = self.content(given)
+            fields, numbers = fields + vectors, numbers + likeness
+        flat = torch.cat([*fields, torch.stack(numbers, dim=1)], dim=1)
+        out = self.head(self.mix(torch.stack(fields, dim=1), flat))
+        seen = self.examination(given["position"])
+        return {task: x + seen if task in FOLLOWS_SIGHT else x for task, x in out.items()}
