@@ -16,7 +16,15 @@ from typing import Any
 import polars as pl
 from workspace import make, results, run, timed, write
 
-WHOLE = ("data/splits", "data/embeddings", "data/model", "data/baselines", "data/evaluation", "data/bundle")
+WHOLE = (
+    "data/splits",
+    "data/embeddings",
+    "data/model",
+    "data/baselines",
+    "data/rankers",
+    "data/evaluation",
+    "data/bundle",
+)
 
 
 def main() -> None:

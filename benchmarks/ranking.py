@@ -16,7 +16,8 @@ import json
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,16 @@ from pydantic import TypeAdapter
 from workspace import RESULTS, embedded, write
 
 from fusionrec.config import load as load_params
-from fusionrec.data import outcomes, split, tables
-from fusionrec.data.positives import positive_pairs
+from fusionrec.data import split
 from fusionrec.embeddings import base as embeddings
-from fusionrec.evaluation.significance import holm, interval, sign_flips
 from fusionrec.paths import Paths
-from fusionrec.ranking import AnyRanker, frame
-from fusionrec.ranking.base import Impressions, Known, Ranker
+from fusionrec.ranking import AnyRanker, comparing, frame
+from fusionrec.ranking.base import TASKS, Impressions, Known, Ranker
 from fusionrec.ranking.judging import Judgement, judge
-from fusionrec.types import Columns as C
-from fusionrec.types import Interactions, ItemSet, concat_interactions
+from fusionrec.types import Interactions, ItemSet
 
-TASKS = ("click", "conversion", "ad_click", "like", "rating")
+PARTS = ("train", "valid", "test")
+ESMM = "deepfm, ESMM"
 MODELS: dict[str, dict[str, Any]] = {
     "biases": {"kind": "biases"},
     "logistic": {"kind": "logistic"},
@@ -45,63 +44,34 @@ MODELS: dict[str, dict[str, Any]] = {
     "deepfm": {"kind": "deepfm"},
     "dcn_v2": {"kind": "dcn_v2"},
     "deepfm, MMoE": {"kind": "deepfm", "head": {"kind": "mmoe"}},
-    "deepfm, ESMM": {"kind": "deepfm", "head": {"kind": "esmm"}},
+    ESMM: {"kind": "deepfm", "head": {"kind": "esmm"}},
 }
 ALONE = "deepfm, conversion alone"
 WITHOUT = " without content"
-COMPARED = ("gauc", "logloss", "mse")
-"""What paired tests look at: of probabilities the first two, of values the third."""
 
 
-@dataclass(frozen=True)
-class Data:
-    """Impressions of the three parts, what is known in training, and the positives by which users are known when asked:
-    every one with its time, without times those of train."""
-
-    train: Impressions
-    valid: Impressions
-    test: Impressions
-    known: Known
-    positives: Interactions
-
-
-def read(project: Path) -> Data:
+def read(project: Path) -> frame.Shown:
     """A project whose stages up to embed have run."""
     params, paths = load_params(project / "params.yaml"), Paths(project, project.parent / "home")
-    log = tables.accepted(paths, "interactions")
-    pairs = positive_pairs(log, params.positives.events)
-    first = log[C.TIME].min() if C.TIME in log.columns else None
-    first_day = first.date() if first is not None else None
-    rows = outcomes.outcomes(log).rows
-    place = outcomes.place(params.split, rows, pairs, params.split.place(pairs, first_day), first_day)
-    data = split.load(paths, ("train", "valid", "test"))
-    items = embeddings.load(paths, tuple(params.modalities))
-    parts = [rows.filter(place == at) for at in range(3)]
-    surfaces = frame.surfaces_of(parts[0])
-    users = tables.read(paths, "users") if (paths.tables / "users").is_dir() else None
-    shown = [frame.impressions(part, data.items, data.users, surfaces) for part in parts]
-    known = Known(items, frame.user_set(users, data.users), data.train)
-    # Without times nothing is known to have been before an impression but what training knows.
-    later = [data.valid, data.test] if data.train.time is not None else []
-    return Data(*shown, known, concat_interactions([data.train, *later]))
+    data = split.load(paths, PARTS)
+    return frame.load(paths, data, embeddings.load(paths, tuple(params.modalities)), PARTS)
 
 
-def fit(section: dict[str, Any], tasks: list[str], data: Data, content: bool, seed: int) -> tuple[Ranker, float]:
-    known = data.known
-    if not content:
-        known = Known(known.items.only(), known.users, known.history)
+def fit(section: dict[str, Any], tasks: list[str], data: frame.Shown, content: bool, seed: int) -> tuple[Ranker, float]:
+    known = data.known if content else replace(data.known, items=data.known.items.only())
     ranker: Ranker = TypeAdapter(AnyRanker).validate_python({"tasks": tasks, **section}).build()
     start = time.monotonic()
-    ranker.fit(data.train, data.valid, known, seed=seed)
+    ranker.fit(data.parts["train"], data.parts["valid"], known, seed=seed)
     return ranker, time.monotonic() - start
 
 
-def contest(data: Data, seeds: int, names: list[str]) -> dict[str, Any]:
+def contest(data: frame.Shown, seeds: int, names: list[str]) -> dict[str, Any]:
     """Every model with content, the networks also without; -> rows by task and the paired tests."""
-    tasks = [t for t in TASKS if np.isfinite(data.train.labels[t]).any() and np.isfinite(data.test.labels[t]).any()]
+    told = {name: {t for t in TASKS if np.isfinite(part.labels[t]).any()} for name, part in data.parts.items()}
+    tasks = [task for task in TASKS if task in told["train"] & told["test"]]
     entries = {name: (section, tasks, True) for name, section in MODELS.items() if not names or name in names}
     if not {"click", "conversion"} <= set(tasks):
-        entries.pop("deepfm, ESMM", None)
+        entries.pop(ESMM, None)
     elif not names:
         entries[ALONE] = (MODELS["deepfm"], ["conversion"], True)
     deep = [
@@ -112,10 +82,11 @@ def contest(data: Data, seeds: int, names: list[str]) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     for name, (section, wanted, content) in entries.items():
         made = [fit(section, wanted, data, content, seed) for seed in range(seeds)]
-        found[name] = [judge(ranker, data.test, data.positives) for ranker, _ in made]
+        found[name] = [judge(ranker, data.parts["test"], data.positives) for ranker, _ in made]
         seconds[name] = float(np.median([took for _, took in made]))
         print(name, f"{seconds[name]:.0f} s", {t: headline(j) for t, j in found[name][0].items()}, flush=True)
-    return {"rows": table(found, seconds, tasks), "tests": tests(found, tasks), "sizes": sizes(data, tasks)}
+    rows = [{**row, "seconds": round(seconds[row["ranker"]], 1)} for row in comparing.rows(found, tasks)]
+    return {"rows": rows, "tests": comparing.tests(found, tasks, compared(found)), "sizes": sizes(data, tasks)}
 
 
 def headline(one: Judgement) -> str:
@@ -124,69 +95,22 @@ def headline(one: Judgement) -> str:
     )
 
 
-def table(
-    found: dict[str, list[dict[str, Judgement]]], seconds: dict[str, float], tasks: list[str]
-) -> list[dict[str, Any]]:
-    """One row a task and model: means over seeds of the value and of the bounds of its interval."""
-    rows = []
-    for task in tasks:
-        for name, runs in found.items():
-            of = [one[task] for one in runs if task in one]
-            if not of:
-                continue
-            told = {metric: [mean_of(of, part, metric) for part in ("mean", "low", "high")] for metric in of[0].mean}
-            rows.append(
-                {
-                    "task": task,
-                    "model": name,
-                    "n": of[0].n,
-                    "seeds": len(of),
-                    "seconds": round(seconds[name], 1),
-                    "metrics": told,
-                }
-            )
-    return rows
-
-
-def mean_of(runs: list[Judgement], part: str, metric: str) -> float:
-    return round(float(np.mean([getattr(one, part)[metric] for one in runs])), 6)
-
-
-def tests(found: dict[str, list[dict[str, Judgement]]], tasks: list[str]) -> list[dict[str, Any]]:
+def compared(names: Iterable[str]) -> list[tuple[str, str]]:
     """Each network against itself without content and against logistic regression; ESMM against conversion alone."""
-    pairs = [(n, n + WITHOUT) for n in found if n + WITHOUT in found]
-    pairs += [(n, "logistic") for n in found if "logistic" in found and n + WITHOUT in found]
-    pairs += [("deepfm, ESMM", ALONE)] if ALONE in found and "deepfm, ESMM" in found else []
-    out = []
-    for task in tasks:
-        lines = []
-        for a, b in pairs:
-            if not (task in found[a][0] and task in found[b][0]) or (b == ALONE and task != "conversion"):
-                continue
-            for metric in COMPARED:
-                if metric not in found[a][0][task].users:
-                    continue
-                x, y = (np.mean([run[task].users[metric] for run in found[name]], axis=0) for name in (a, b))
-                d = (x - y) * (1 if metric == "gauc" else -1)  # positive: a is better
-                d = d[~np.isnan(d)]
-                low, high = interval(d)
-                p = float(sign_flips(d[:, None])[0]) if len(d) else 1.0
-                told = {"better by": float(d.mean()), "low": low, "high": high, "p": p}
-                line = {"task": task, "metric": metric, "model": a, "against": b, "users": len(d)}
-                lines.append(line | {key: round(value, 6) for key, value in told.items()})
-        corrected = holm({str(at): line["p"] for at, line in enumerate(lines)})
-        out += [{**line, "p_holm": round(corrected[str(at)], 6)} for at, line in enumerate(lines)]
-    return out
+    names = list(names)
+    deep = [name for name in names if name + WITHOUT in names]
+    pairs = [(name, name + WITHOUT) for name in deep]
+    pairs += [(name, "logistic") for name in deep if "logistic" in names]
+    return pairs + ([(ESMM, ALONE)] if {ESMM, ALONE} <= {*names} else [])
 
 
-def sizes(data: Data, tasks: list[str]) -> dict[str, Any]:
-    parts = {"train": data.train, "valid": data.valid, "test": data.test}
+def sizes(data: frame.Shown, tasks: list[str]) -> dict[str, Any]:
     return {
         name: {
             task: [int(np.isfinite(part.labels[task]).sum()), round(float(np.nanmean(part.labels[task])), 4)]
             for task in tasks
         }
-        for name, part in parts.items()
+        for name, part in data.parts.items()
         if len(part)
     }
 

@@ -21,6 +21,7 @@ ABOUT = {
     "split": "Split the interactions into train, valid and test.",
     "embed": "Encode every modality; only content that the store does not hold is encoded.",
     "train": "Train the model, its single-modality versions and the baselines.",
+    "rank": "Train the rankers on what was shown and what came of it.",
     "evaluate": "Measure every model on the test split.",
     "bundle": "Pack model, catalogue and user state, and register the result.",
 }
@@ -45,7 +46,8 @@ def single(name: str) -> Any:
 
 
 ingest, validate, split = single("ingest"), single("validate"), single("split")
-embed, train, evaluate, bundle = single("embed"), single("train"), single("evaluate"), single("bundle")
+embed, train, rank = single("embed"), single("train"), single("rank")
+evaluate, bundle = single("evaluate"), single("bundle")
 
 
 @flow(name="register", persist_result=False)

@@ -20,6 +20,8 @@ from fusionrec.errors import ConfigError
 from fusionrec.fusion import AnyFusion
 from fusionrec.modalities import AnyModality
 from fusionrec.monitoring.spec import Monitor
+from fusionrec.ranking import AnyRanker
+from fusionrec.ranking.dcn_v2 import DCNv2
 from fusionrec.recommenders import AnyRetriever
 from fusionrec.types import Spec
 
@@ -59,6 +61,18 @@ class Positives(Spec):
     k_core: NonNegativeInt = Field(0, description="iterative k-core computed on the training window only; 0: off")
 
 
+def _one_of_each(section: Any) -> Any:
+    """The section. Raises ValueError where two of its baselines are of one kind."""
+    kinds = [spec.kind for spec in section.baselines]
+    twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+    if twice:
+        raise ValueError(
+            f"baselines: found {', '.join(f'{kinds.count(kind)} of kind {kind!r}' for kind in twice)}, expected at "
+            "most one of each kind (a baseline's files and its row in the table carry the name of its kind)"
+        )
+    return section
+
+
 class Train(Spec):
     """The model that is trained, and what it is compared with."""
 
@@ -70,14 +84,21 @@ class Train(Spec):
 
     @model_validator(mode="after")
     def _one_of_each_kind(self) -> Train:
-        kinds = [spec.kind for spec in self.baselines]
-        twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
-        if twice:
-            raise ValueError(
-                f"baselines: found {', '.join(f'{kinds.count(kind)} of kind {kind!r}' for kind in twice)}, expected at "
-                "most one of each kind (a baseline's files and its row in the table carry the name of its kind)"
-            )
-        return self
+        return _one_of_each(self)
+
+
+class Rank(Spec):
+    """The model that judges what was shown by what came of it (through ``train.fusion``), and what it is compared
+    with."""
+
+    ranker: AnyRanker = DCNv2()
+    seed: NonNegativeInt = 0
+    bare: bool = Field(True, description="also train the same ranker without the items' content, for the table")
+    baselines: tuple[AnyRanker, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of_each_kind(self) -> Rank:
+        return _one_of_each(self)
 
 
 class Evaluate(Spec):
@@ -134,6 +155,7 @@ class Params(Spec):
     split: AnySplit
     modalities: dict[ModalityName, AnyModality] = Field(default={})
     train: Train
+    rank: Rank = Rank()
     evaluate: Evaluate = Evaluate()
     registry: Registry = Registry()
     monitor: Monitor = Monitor()

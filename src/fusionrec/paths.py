@@ -59,6 +59,10 @@ class Paths:
         return self.data / "baselines"
 
     @property
+    def rankers(self) -> Path:
+        return self.data / "rankers"
+
+    @property
     def evaluation(self) -> Path:
         return self.data / "evaluation"
 

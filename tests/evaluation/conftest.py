@@ -91,6 +91,19 @@ HOSTILE = '"><img src=x onerror=alert(1)><script>alert(2)</script>{{ 7*7 }}\u202
 """A title that would break out of an attribute, of a text, or of a template."""
 
 
+def shown(pairs, ids, rng):
+    """What was shown: each of the pairs, clicked, and beside each an item at random that was not."""
+    import polars as pl
+
+    from fusionrec.data.outcomes import SCHEMA, UNTIL
+
+    empty = {name: pl.lit(None, dtype=kind).alias(name) for name, kind in SCHEMA.items() if name != UNTIL}
+    other = pairs.with_columns(item_id=pl.Series([ids[n] for n in rng.integers(0, len(ids), pairs.height)]))
+    both = [part.with_columns(click=pl.lit(yes)) for part, yes in ((pairs, True), (other, False))]
+    lacks = [column for name, column in empty.items() if name not in both[0].columns]
+    return pl.concat(both).with_columns(lacks).select(list(empty)).sort("timestamp", "user_id", "item_id")
+
+
 def write_project(folder, world: World, *, retriever="content", seed=0, timestamps=True):
     """A project folder up to and including the stages before train, with real files in the contract's formats."""
     import hashlib
@@ -99,7 +112,7 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
     from PIL import Image
 
     from fusionrec import config
-    from fusionrec.data import tables
+    from fusionrec.data import outcomes, tables
     from fusionrec.data.files import write_bytes
     from fusionrec.data.ingest import Canonical
     from fusionrec.data.schema import quarantine
@@ -163,6 +176,8 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
     for at, (name, part) in enumerate(parts.items()):
         part.eliminate_zeros()
         write_bytes(paths.splits / f"{name}.parquet", tables.parquet(frame(part, at * 1_000_000)))
+        write_bytes(outcomes.file_of(paths, name), tables.parquet(shown(frame(part, at * 1_000_000), ids, rng)))
+    write_bytes(paths.splits / "users.parquet", tables.parquet(pl.DataFrame({"user_id": world.users})))
     for name in world.items.modalities:
         target = paths.embeddings / name
         target.mkdir(parents=True)
@@ -182,6 +197,7 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
                 "fusion": {"kind": "concat"},
                 "baselines": [{"kind": "popularity"}, {"kind": "ease"}],
             },
+            "rank": {"ranker": {"kind": "logistic"}, "baselines": [{"kind": "biases"}]},
             "evaluate": {"bootstrap": 400, "samples": 5},
         }
     )
@@ -191,11 +207,12 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory):
     """(params, paths, report, world) of a small project, trained and evaluated for real."""
-    from fusionrec.stages import evaluate, train
+    from fusionrec.stages import evaluate, rank, train
 
     world = World(n_users=120, n_items=110, n_cold=35, seed=2)
     params, paths = write_project(tmp_path_factory.mktemp("project") / "p", world)
     train.run(params, paths)
+    rank.run(params, paths)
     return params, paths, evaluate.run(params, paths), world
 
 

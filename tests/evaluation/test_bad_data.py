@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from fusionrec.errors import DataRejected
-from fusionrec.stages import evaluate, train
+from fusionrec.stages import evaluate, rank, train
 
 
 def bytes_of(*folders):
@@ -44,13 +44,14 @@ def test_an_empty_train_split_is_refused_and_the_old_model_stays(small_project):
     """X29."""
     params, paths = small_project()
     train.run(params, paths)
-    before = bytes_of(paths.model, paths.baselines)
+    rank.run(params, paths)
+    before = bytes_of(paths.model, paths.baselines, paths.rankers)
     rewrite(paths, "train", pl.DataFrame.clear)
-    for stage in (train, evaluate):
+    for stage in (train, rank, evaluate):
         with pytest.raises(DataRejected, match="^nothing to train on") as caught:
             stage.run(params, paths)
         assert caught.value.exit_code == 3
-    assert bytes_of(paths.model, paths.baselines) == before
+    assert bytes_of(paths.model, paths.baselines, paths.rankers) == before
     assert not paths.evaluation.exists()
 
 
@@ -61,10 +62,13 @@ def test_an_empty_train_split_is_refused_and_the_old_model_stays(small_project):
 def test_training_is_the_same_to_the_byte_when_the_test_split_is_gone(small_project, retriever):
     params, paths = small_project(retriever=retriever)
     train.run(params, paths)
-    before = bytes_of(paths.model, paths.baselines)
-    (paths.splits / "test.parquet").unlink()
+    rank.run(params, paths)
+    before = bytes_of(paths.model, paths.baselines, paths.rankers)
+    for name in ("test.parquet", "shown_test.parquet"):
+        (paths.splits / name).unlink()
     train.run(params, paths)
-    assert bytes_of(paths.model, paths.baselines) == before
+    rank.run(params, paths)
+    assert bytes_of(paths.model, paths.baselines, paths.rankers) == before
     with pytest.raises(DataRejected, match="test.parquet is missing"):
         evaluate.run(params, paths)
 
@@ -82,6 +86,7 @@ def test_hardly_anything_to_train_on_is_trained_and_evaluated(small_project, cut
     params, paths = small_project(retriever={"kind": "blend", "parts": [{"kind": "ease"}, {"kind": "content"}]})
     rewrite(paths, "train", cut)
     train.run(params, paths)
+    rank.run(params, paths)
     told = evaluate.run(params, paths)
     no_nan(paths)
     assert told.counts["users"] == 30

@@ -14,7 +14,7 @@ import pytest
 import vl_convert
 import yaml
 
-from fusionrec.stages import evaluate, train
+from fusionrec.stages import evaluate, rank, train
 
 TITLES = (
     "NDCG@20 by validation while training",
@@ -45,6 +45,7 @@ def shown(tmp_path_factory, repository_root, repository_plots):
     tower = {"kind": "two_tower", "training": {"epochs": 5}}
     params, paths = write_project(folder, World(n_users=40, n_items=50, n_cold=9, seed=4), retriever=tower)
     train.run(params, paths)
+    rank.run(params, paths)
     evaluate.run(params, paths)
     (folder / "dvc.yaml").write_text(yaml.safe_dump(repository_plots), encoding="utf-8")
     environment = {

@@ -178,7 +178,7 @@ def test_new_items_and_users_and_missing_content_are_told(evaluated):
     assert "Without text (100 % of the items have it) the model loses over all choices" in text
     assert "with everything there" in text and "with 60 % missing" in text
     assert "comparison.html" in text and "what users took" in text
-    assert html.count("data:image/svg+xml;base64,") == 8, "every chart is drawn"
+    assert html.count("data:image/svg+xml;base64,") == 9, "every chart is drawn"
 
 
 def test_policy_forbids_everything_but_inline_style_and_data_pictures():

@@ -12,7 +12,7 @@ import pytest
 
 from fusionrec.errors import DataRejected
 from fusionrec.paths import Paths
-from fusionrec.stages import evaluate, train
+from fusionrec.stages import evaluate, rank, train
 
 FILES = {
     "headline.json",
@@ -20,6 +20,7 @@ FILES = {
     "table.json",
     "tests.json",
     "knockout.json",
+    "ranking.json",
     "per_user.parquet",
     "report.html",
     "plots/models.csv",
@@ -165,6 +166,7 @@ def test_one_user(evaluated, tmp_path):
 def test_without_timestamps(small_project):
     params, paths = small_project(timestamps=False)
     train.run(params, paths)
+    rank.run(params, paths)
     evaluate.run(params, paths)
     tests = read(paths, "tests.json")
     assert tests["pairs_digest"] is None and tests["n_pairs"] == 90

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from fusionrec.data.schema import TIME
+from fusionrec.errors import DataRejected
+from fusionrec.paths import Paths
 from fusionrec.types import Columns as C
 
 TASKS = {"click": "click", "cart": "cart", "purchase": "conversion", "ad_click": "ad_click"}
@@ -90,6 +93,29 @@ def place(spec: Any, rows: pl.DataFrame, pairs: pl.DataFrame, places: pl.Series,
     moved = rows.with_columns(pl.col(UNTIL).alias(C.TIME))
     found: pl.Series = spec.place_rows(moved, pairs, places, first_day)
     return found
+
+
+def divided(
+    spec: Any, log: pl.DataFrame, pairs: pl.DataFrame, places: pl.Series, first_day: date | None
+) -> dict[str, pl.DataFrame]:
+    """``train``, ``valid``, ``test`` -> the rows of a log that lie there; arguments as of :func:`place`."""
+    rows = outcomes(log).rows
+    at = place(spec, rows, pairs, places, first_day)
+    kept = rows.select([name for name in SCHEMA if name != UNTIL])
+    return {name: kept.filter(at == part) for part, name in enumerate(("train", "valid", "test"))}
+
+
+def file_of(paths: Paths, name: str) -> Path:
+    """data/splits/shown_<name>.parquet"""
+    return paths.splits / f"shown_{name}.parquet"
+
+
+def read(paths: Paths, name: str) -> pl.DataFrame:
+    """A part as the stage split wrote it. Raises DataRejected where it has not."""
+    path = file_of(paths, name)
+    if not path.is_file():
+        raise DataRejected(f"data/splits/{path.name} is missing: run the stage split first")
+    return pl.read_parquet(path, glob=False)
 
 
 def _completed(log: pl.DataFrame) -> pl.DataFrame:

@@ -133,6 +133,20 @@ def falling(
     return svg(style(alt.layer(*layers), title))
 
 
+def against_diagonal(
+    rows: Sequence[Mapping[str, Any]], title: str, x_axis: str, axis: str, names: Sequence[str]
+) -> str:
+    """One line a ``label`` of ``value`` over ``x``, and the dashed diagonal on which both are the same."""
+    import altair as alt
+
+    top = max(max(r["x"], r["value"]) for r in rows)
+    x = alt.X("x:Q", title=f"{x_axis} (dashed: the same)", axis=alt.Axis(format="%", grid=False))
+    ends = alt.Chart(alt.Data(values=[{"x": 0.0, "value": 0.0}, {"x": top, "value": top}]))
+    diagonal = ends.mark_line(color=INK, strokeDash=[4, 4], strokeWidth=1).encode(x="x:Q", y="value:Q")
+    drawn = _coloured(alt.Chart(alt.Data(values=[dict(r) for r in rows])), x, axis, names)
+    return svg(style(alt.layer(diagonal, drawn), title))
+
+
 def _coloured(base: Any, x: Any, axis: str, names: Sequence[str]) -> Any:
     """Lines with dots of ``value`` over ``x``, one colour a ``label``, the first of ``names`` in front."""
     import altair as alt

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fusionrec.evaluation import charts, plots, words
+from fusionrec.evaluation import charts, outcomes, plots, words
 from fusionrec.evaluation.knockout import EVERY, HAS_IT
 from fusionrec.evaluation.story import Story
 from fusionrec.evaluation.table import MAIN, order
@@ -32,6 +32,7 @@ def draw(story: Story) -> dict[str, str]:
         "users": users,
         "slices": slices,
         "exposure": exposure,
+        "calibration": calibration,
     }
     found = {name: chart(story) for name, chart in drawn.items()}
     return {name: charts.data_uri(svg) for name, svg in found.items() if svg}
@@ -142,6 +143,19 @@ def exposure(story: Story) -> str | None:
     rows = [{**r, "label": short(r)} for r in story.exposure]
     labels = list(dict.fromkeys(r["label"] for r in rows))
     return charts.shares(rows, "Popularity of what is recommended", labels, plots.BANDS)
+
+
+def calibration(story: Story) -> str | None:
+    """Of the chosen ranker: the chance it gave and the share that happened, in equally filled bins."""
+    rows = [
+        {"label": outcomes.TASKS[task], "x": one["predicted"], "value": one["happened"]}
+        for task, found in story.ranking.get("bins", {}).items()
+        for one in found
+    ]
+    if not rows:
+        return None
+    names = list(dict.fromkeys(row["label"] for row in rows))
+    return charts.against_diagonal(rows, "What was predicted and what happened", "chance given", "share taken", names)
 
 
 def _main_first(labels: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ LOSS = ("loss", "low", "high", "full", "masked", "n", "p")
 
 @dataclass(frozen=True)
 class Outs:
-    """``rows``: table.json; ``tests``: tests.json; ``drawn``: rows by the names of :data:`COLUMNS`."""
+    """``rows``: table.json; ``tests``: tests.json; ``ranking``: ranking.json; ``drawn``: rows by the names of
+    :data:`COLUMNS`."""
 
     metric: str
     rows: list[dict[str, Any]]
     tests: Mapping[str, Any]
     drawn: Mapping[str, Sequence[Mapping[str, Any]]]
     users: pl.DataFrame
+    ranking: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write(folder: Path, outs: Outs, page: bytes) -> None:
@@ -54,6 +56,7 @@ def write(folder: Path, outs: Outs, page: bytes) -> None:
         write_bytes(target / "report.html", page)
         write_bytes(target / "knockout.json", to_json({"metric": outs.metric, **knockouts(outs.drawn["knockout"])}))
         write_bytes(target / "tests.json", to_json(outs.tests))
+        write_bytes(target / "ranking.json", to_json(outs.ranking))
         write_bytes(target / "table.json", to_json(outs.rows))
         write_bytes(target / "headline.json", to_json(comparisons.headline(outs.rows)))
         write_bytes(target / "metrics.json", to_json(comparisons.nested(outs.rows)))

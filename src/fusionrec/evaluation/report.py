@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fusionrec.evaluation import answer, drawings, page, words
+from fusionrec.evaluation import answer, drawings, outcomes, page, words
 from fusionrec.evaluation.story import BOUNDS, Story
 from fusionrec.evaluation.table import MAIN, columns_for, order
 
@@ -25,6 +25,8 @@ def render(story: Story) -> bytes:
             "new_users": answer.new_users(story),
             "rows": table_rows(story),
             "categories": category_rows(story),
+            "outcomes": outcomes.tables(story.ranking),
+            "outcome_verdicts": outcomes.verdicts(story.ranking),
             "plots": drawings.draw(story),
             "cold": cold_rows(story),
             "marks": words.initials(list(story.modalities)),

@@ -45,7 +45,7 @@ class Story:
 
     ``table`` are the rows of table.json, ``tests`` is tests.json; ``facts`` the sizes and the protocol; ``carried``
     modality -> share of the items that have it; ``by_k``, ``exposure``, ``beyond``, ``categories``, ``knockouts``,
-    ``missing``: the rows of plots/*.csv with the models' labels.
+    ``missing``: the rows of plots/*.csv with the models' labels; ``ranking``: ranking.json.
     """
 
     label: str
@@ -60,6 +60,7 @@ class Story:
     categories: Sequence[Mapping[str, Any]] = ()
     knockouts: Sequence[Mapping[str, Any]] = ()
     missing: Sequence[Mapping[str, Any]] = ()
+    ranking: Mapping[str, Any] = field(default_factory=dict)
     carried: Mapping[str, float] = field(default_factory=dict)
     samples: Sequence[Sample] = ()
 

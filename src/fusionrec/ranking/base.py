@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.types import Bool, Float32, Int32, Int64, Interactions, ItemSet, Requests, Spec
@@ -23,6 +24,10 @@ Watch = Callable[[int, Mapping[str, float]], None]
 
 POSITION = "position"
 """The context column that says where in the list an item stood, from 1; 0: unknown."""
+
+
+TASKS = ("click", "conversion", "ad_click", "like", "rating")
+"""What a ranker predicts where nobody says it: those of them that have a label."""
 
 
 def silent(epoch: int, values: Mapping[str, float]) -> None:
@@ -92,6 +97,7 @@ class Ranker(ABC):
     """Re-scores retrieved candidates. ``tasks`` names its outputs, e.g. ("click", "conversion")."""
 
     tasks: tuple[str, ...]
+    fit_ids: tuple[str, ...] = ()
     values: ClassVar[frozenset[str]] = frozenset({"rating"})
     """The tasks whose output is a value; that of the others is a probability."""
 
@@ -131,6 +137,7 @@ class RankerSpec(Spec):
     """Base of the ranker sections of params.yaml."""
 
     kind: Any
+    tasks: tuple[str, ...] = Field(TASKS, min_length=1, description="those without a label are left out")
 
     def build(self, fusion: FusionSpec | None = None) -> Ranker:
         """An unfitted model. ``fusion`` is injected into the models that read content through one."""

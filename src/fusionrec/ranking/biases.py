@@ -25,7 +25,6 @@ class Biases(RankerSpec):
     """``kind: biases``."""
 
     kind: Literal["biases"] = "biases"
-    tasks: tuple[str, ...] = Field(("rating",), min_length=1, description="those without a label are left out")
     damping: NonNegativeFloat = Field(10.0, description="the weight of the squared biases")
     sweeps: PositiveInt = Field(20, description="alternating exact steps")
 

@@ -26,7 +26,6 @@ class Boosting(RankerSpec):
     """``kind: boosting``."""
 
     kind: Literal["boosting"] = "boosting"
-    tasks: tuple[str, ...] = Field(("click",), min_length=1, description="those without a label are left out")
     trees: PositiveInt = 300
     lr: PositiveFloat = 0.1
     leaves: int = Field(31, ge=2)

@@ -56,7 +56,6 @@ class RankTraining(Training):
 class DeepSpec(RankerSpec):
     """What every ranking network can be told."""
 
-    tasks: tuple[str, ...] = Field(("click",), min_length=1, description="those without a label are left out")
     dim: PositiveInt = 16
     width: PositiveInt = Field(32, description="directions of taste kept of each modality, at most")
     last: PositiveInt = Field(50, description="choices before the impression that count, at most")

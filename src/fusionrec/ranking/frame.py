@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
+from fusionrec.data import outcomes
 from fusionrec.data.outcomes import LIKE, RATING, TASKS
-from fusionrec.ranking.base import POSITION, Impressions, UserSet
+from fusionrec.data.split import SplitData
+from fusionrec.paths import Paths
+from fusionrec.ranking.base import POSITION, Impressions, Known, UserSet
 from fusionrec.types import Columns as C
-from fusionrec.types import Int32
+from fusionrec.types import Int32, Interactions, ItemSet, concat_interactions
+
+
+@dataclass(frozen=True)
+class Shown:
+    """``parts``: split -> its impressions; ``known``: what training may know; ``positives``: those by which the user of
+    an impression is known, with times every one, without them those of train; ``surfaces``: what the codes stand for.
+    """
+
+    parts: Mapping[str, Impressions]
+    known: Known
+    positives: Interactions
+    surfaces: tuple[str, ...]
+
 
 MOST_VALUES = 1000
 """Values of a user attribute that get a code of their own: the most frequent ones; the others read as unknown."""
 STEPS = 16
 """Codes of a number: equally filled steps."""
+
+
+def load(paths: Paths, data: SplitData, items: ItemSet, names: Sequence[str]) -> Shown:
+    """The shown parts ``names`` of data/splits over the users of ``data`` and the catalogue ``items``.
+
+    Raises DataRejected where the stage split has not written them."""
+    surfaces = surfaces_of(outcomes.read(paths, "train"))
+    parts = {name: impressions(outcomes.read(paths, name), data.items, data.users, surfaces) for name in names}
+    users = pl.read_parquet(paths.splits / "users.parquet", glob=False)
+    known = Known(items, user_set(users, data.users), data.train)
+    # Without times nothing is known to have been before an impression but what training knows.
+    later = [data.interactions(name) for name in data.frames if name != "train" and data.has_time]
+    return Shown(parts, known, concat_interactions([data.train, *later]), tuple(surfaces))
 
 
 def impressions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ EVERYTHING = 1_000_000
 class Judgement:
     """``mean``, ``low``, ``high``: metric -> value and 95 % interval over users; ``users``: metric -> (U + 1,) of each
     user for paired tests (the last row: users that training does not know, together), NaN where there is none; ``n``
-    impressions with a label."""
+    impressions with a label; ``bins``: of a probability, what was predicted and what happened (for a plot)."""
 
     task: str
     mean: Mapping[str, float]
@@ -30,6 +30,7 @@ class Judgement:
     high: Mapping[str, float]
     users: Mapping[str, Float64]
     n: int
+    bins: Sequence[Mapping[str, float]] = ()
 
 
 def predictions(ranker: Ranker, shown: Impressions, positives: Interactions) -> dict[str, Float32]:
@@ -75,5 +76,5 @@ def judge(
         else:
             judged = probabilities.Judged(user[here], label[here] > 0.5, value[here].astype(np.float64))
             m = probabilities.measure(judged, repeats, seed)
-            out[task] = Judgement(task, m.mean, m.low, m.high, m.users, m.n)
+            out[task] = Judgement(task, m.mean, m.low, m.high, m.users, m.n, probabilities.reliability(judged))
     return out

@@ -26,7 +26,6 @@ class Logistic(RankerSpec):
     """``kind: logistic``."""
 
     kind: Literal["logistic"] = "logistic"
-    tasks: tuple[str, ...] = Field(("click",), min_length=1, description="those without a label are left out")
     strength: tuple[PositiveFloat, ...] = Field((0.03, 0.3, 3.0), min_length=1, description="C, inverse of the penalty")
     components: int = Field(32, ge=0, description="of each modality's content, as numbers of the item")
 

@@ -10,11 +10,12 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 _COUNTERS = ("step", "epoch")
 _PLAIN = frozenset("?bBhHiIlLqQefd")  # numpy type codes that safetensors stores as they are
+
+
+class Fitted(Protocol):
+    """A retriever or a ranker after its fit."""
+
+    fit_ids: tuple[str, ...]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything learnt, as named arrays."""
 
 
 @dataclass(frozen=True)
@@ -59,27 +69,34 @@ def save_model(
     training timestamp (ISO text or a datetime), None without timestamps. ``curve``: one mapping an epoch, e.g.
     ``{"epoch": 0, "loss": 0.6, "valid_ndcg@20": 0.1}``.
     """
-    arrays = {name: np.asarray(array, order="C") for name, array in retriever.arrays().items()}
-    odd = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.char not in _PLAIN]
-    if odd:
-        raise ValueError(f"{type(retriever).__name__}.arrays() must hold plain dtypes, found {', '.join(odd)}")
-    fit_ids = list(retriever.fit_ids)
     manifest = {
         "kind": spec["retriever"]["kind"],
         "spec": dict(spec),
         "label": label,
         "modalities": {name: dict(value) for name, value in modalities.items()},
-        "fit_ids_sha256": ids_sha256(fit_ids),
         "train_end": train_end.isoformat() if isinstance(train_end, datetime) else train_end,
         "seed": seed,
-        "arrays": _shapes(arrays),
     }
+    return seal_fitted(folder, retriever, manifest, curve)
+
+
+def seal_fitted(
+    folder: Path, fitted: Fitted, manifest: Mapping[str, Any], curve: Sequence[Mapping[str, float]] = ()
+) -> str:
+    """Write what a retriever or a ranker has learnt to ``folder`` beside ``manifest``; returns the digest.
+
+    Raises ValueError for arrays that safetensors would not store as they are."""
+    arrays = {name: np.asarray(array, order="C") for name, array in fitted.arrays().items()}
+    odd = [f"{name} ({array.dtype})" for name, array in arrays.items() if array.dtype.char not in _PLAIN]
+    if odd:
+        raise ValueError(f"{type(fitted).__name__}.arrays() must hold plain dtypes, found {', '.join(odd)}")
+    ids = list(fitted.fit_ids)
     files = {
         "model.safetensors": arrays_to_bytes(arrays),
-        "fit_ids.json": to_json(fit_ids),
+        "fit_ids.json": to_json(ids),
         "curve.csv": _curve_csv(curve),
     }
-    return seal(folder, files, manifest)
+    return seal(folder, files, {**manifest, "fit_ids_sha256": ids_sha256(ids), "arrays": _shapes(arrays)})
 
 
 def load_model(folder: Path, expected: str | None = None) -> LoadedModel:
@@ -90,18 +107,31 @@ def load_model(folder: Path, expected: str | None = None) -> LoadedModel:
     """
     sealed = unseal(folder, expected)
     manifest = sealed.manifest
+    with about_manifest(folder):
+        label, modalities = str(manifest["label"]), tuple(sorted(manifest["modalities"]))
+        retriever = build_retriever(manifest["spec"])
+        retriever.restore(*read_fitted(sealed))
+    return LoadedModel(retriever, label, modalities, manifest, sealed.digest)
+
+
+@contextmanager
+def about_manifest(folder: Path) -> Iterator[None]:
+    """What a manifest lacks, as an IntegrityError that names it."""
     try:
-        spec, label, shapes = manifest["spec"], str(manifest["label"]), manifest["arrays"]
-        modalities, fit_sha = tuple(sorted(manifest["modalities"])), manifest["fit_ids_sha256"]
-        retriever = build_retriever(spec)
-        arrays = bytes_to_arrays(sealed.read("model.safetensors"))
-        fit_ids = _read_ids(sealed, fit_sha)
+        yield
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"{folder.name}/manifest.json is not a model's manifest: {error!r}") from None
+
+
+def read_fitted(sealed: Sealed) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The arrays and the item ids of the fit, as :func:`seal_fitted` wrote them. Raises IntegrityError where they are
+    not what the manifest says, KeyError where it says nothing."""
+    shapes = sealed.manifest["arrays"]
+    arrays = bytes_to_arrays(sealed.read("model.safetensors"))
+    ids = _read_ids(sealed, sealed.manifest["fit_ids_sha256"])
     if _shapes(arrays) != shapes:
-        raise IntegrityError(f"{folder.name}/model.safetensors: arrays {_shapes(arrays)}, expected {shapes}")
-    retriever.restore(arrays, fit_ids)
-    return LoadedModel(retriever, label, modalities, manifest, sealed.digest)
+        raise IntegrityError(f"{sealed.folder.name}/model.safetensors: arrays {_shapes(arrays)}, expected {shapes}")
+    return arrays, ids
 
 
 def build_retriever(spec: Mapping[str, Any]) -> Retriever:

@@ -33,6 +33,7 @@ class Stage:
 
 
 _SPLITS = tuple(f"data/splits/{name}" for name in ("items.parquet", "train.parquet", "valid.parquet", "test.parquet"))
+_SHOWN = tuple(f"data/splits/{name}.parquet" for name in ("shown_train", "shown_valid", "shown_test", "users"))
 _ROWS = ("data/tables", "data/gate/quarantine.parquet")
 
 STAGES: dict[str, Stage] = {
@@ -40,14 +41,18 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("ingest", ("source",), ("{root}",), ("data/tables",)),
         Stage("validate", ("gate",), ("data/tables",), ("data/gate",)),
-        Stage("split", ("positives", "split"), _ROWS, (*_SPLITS, "data/splits/summary.json")),
+        Stage("split", ("positives", "split"), _ROWS, (*_SPLITS, *_SHOWN, "data/splits/summary.json")),
         Stage(
             "embed", ("modalities.{modality}",), ("data/tables/items", "data/gate/quarantine.parquet"),
             ("data/embeddings/{modality}",), per_modality=True,
         ),
         Stage("train", ("train", "modalities"), (*_SPLITS[:3], "data/embeddings"), ("data/model", "data/baselines")),
+        Stage("rank", ("rank", "train.fusion", "modalities"), (
+            *_SPLITS[:3], *_SHOWN[:2], _SHOWN[3], "data/embeddings",
+        ), ("data/rankers",)),
         Stage("evaluate", ("evaluate", "modalities"), (
-            *_SPLITS, "data/embeddings", "data/model", "data/baselines", "data/tables/items",
+            *_SPLITS, _SHOWN[0], *_SHOWN[2:], "data/embeddings", "data/model", "data/baselines", "data/rankers",
+            "data/tables/items",
         ), ("data/evaluation",)),
         Stage("bundle", ("modalities",), (
             "data/model", *_SPLITS, "data/embeddings", "data/tables/items", "data/evaluation/metrics.json",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from fusionrec.evaluation import (
     ceiling,
     comparisons,
     missing,
+    outcomes,
     outs,
     plots,
     report,
@@ -32,6 +33,7 @@ from fusionrec.evaluation.protocol import Result, evaluate
 from fusionrec.evaluation.story import Story
 from fusionrec.paths import Paths
 from fusionrec.registry.bundle import LoadedModel, load_model
+from fusionrec.stages.ranked import ranked
 from fusionrec.types import Columns, Int64, ItemSet, Report
 
 COLD_K = 10
@@ -80,7 +82,9 @@ def run(params: Params, paths: Paths) -> Report:
     given = read(params, paths)
     clock.lap("load")
     found = answers(given, clock)
-    written = numbers(params, paths, given, found)
+    judged = ranked(paths, given.data, given.items, given.spec)
+    clock.lap("rankers")
+    written = replace(numbers(params, paths, given, found), ranking=judged)
     clock.lap("statistics")
     page = report.render(story(params, paths, given, found, written))
     clock.lap("report")
@@ -95,7 +99,7 @@ def run(params: Params, paths: Paths) -> Report:
     }
     told.table = [dict(row) for row in table.rows_for_people(written.rows, written.tests)]
     told.links["report"] = (paths.evaluation / "report.html").relative_to(paths.project).as_posix()
-    told.notes += notes(written.tests)
+    told.notes += notes(written.tests) + outcomes.lines(judged) + outcomes.verdicts(judged)
     return told
 
 
@@ -214,6 +218,7 @@ def story(params: Params, paths: Paths, given: Given, found: Found, written: out
         categories=drawn["categories"],
         knockouts=drawn["knockout"],
         missing=drawn["missing"],
+        ranking=written.ranking,
         carried={m: float(reads.present[m].mean()) for m in reads.modalities},
         samples=shown,
     )

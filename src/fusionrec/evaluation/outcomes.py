@@ -1,0 +1,87 @@
+"""What the page says of rankers: tables of chances and of values, and who is better than whom (ranking.json in)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fusionrec.evaluation import words
+
+CHANCES = {"auc": "AUC", "gauc": "AUC within a user", "logloss": "log loss", "ece": "calibration error"}
+VALUES = {"rmse": "RMSE", "mae": "MAE"}
+LESS = ("logloss", "ece", "rmse", "mae")
+"""Of these less is better."""
+WORDS = {"gauc": "AUC within a user", "logloss": "log loss", "mse": "squared error"}
+TASKS = {"click": "clicked", "conversion": "bought", "ad_click": "clicked as an ad", "like": "liked", "rating": "rated"}
+
+
+def tables(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """``{"heads", "rows": [{"task", "label", "main", "n", "cells": [{"value": [mean, low, high], "best"}]}]}``: one
+    for chances and one for values, where there are rows; ``task`` on a task's first row alone."""
+    out = []
+    for heads in (CHANCES, VALUES):
+        rows = [row for row in ranking.get("rows", ()) if any(name in row["metrics"] for name in heads)]
+        if rows:
+            out.append({"heads": list(heads.values()), "rows": _rows(rows, list(heads), ranking["labels"])})
+    return out
+
+
+def _rows(rows: Sequence[Mapping[str, Any]], names: list[str], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    out, before = [], None
+    for row in rows:
+        mates = [other for other in rows if other["task"] == row["task"]]
+        cells = [
+            {"value": row["metrics"][name], "best": row["metrics"][name][0] == _best(mates, name)} for name in names
+        ]
+        task = TASKS[row["task"]] if row["task"] != before else ""
+        main = row["ranker"] == rows[0]["ranker"]
+        out.append({"task": task, "label": labels[row["ranker"]], "main": main, "n": row["n"], "cells": cells})
+        before = row["task"]
+    return out
+
+
+def _best(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    values = [row["metrics"][name][0] for row in rows if row["metrics"][name][0] is not None]
+    if len(values) < 2:
+        return None
+    return min(values) if name in LESS else max(values)
+
+
+def lines(ranking: Mapping[str, Any]) -> list[str]:
+    """One sentence a task on the chosen ranker: its leading figures with their intervals."""
+    rows = ranking.get("rows", [])
+    out = []
+    for row in (row for row in rows if row["ranker"] == rows[0]["ranker"]):
+        names = [name for name in ("auc", "ece", "rmse") if name in row["metrics"]]
+        figures = ", ".join(f"{({**CHANCES, **VALUES})[name]} {cell(row['metrics'][name])}" for name in names)
+        out.append(f"{TASKS[row['task']]} ({ranking['labels'][row['ranker']]}): {figures}")
+    return out
+
+
+def cell(value: Sequence[float | None]) -> str:
+    """``0.704 [0.690, 0.717]``; a dash where nothing is known."""
+    mean, low, high = value
+    if mean is None:
+        return words.NONE
+    return f"{mean:.3f}" if low is None else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def verdicts(ranking: Mapping[str, Any]) -> list[str]:
+    """One sentence a task and other ranker: in what the chosen one is better or worse at the 5 % level, or neither."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for test in ranking.get("tests", ()):
+        groups.setdefault((test["task"], test["against"]), []).append(test)
+    out = []
+    for (task, against), lines in groups.items():
+        sure = [line for line in lines if line["p_holm"] < 0.05 and line["better by"]]
+        parts = [
+            f"{word} in {' and '.join(WORDS[line['metric']] for line in some)}"
+            for word, some in (
+                ("better", [line for line in sure if line["better by"] > 0]),
+                ("worse", [line for line in sure if line["better by"] < 0]),
+            )
+            if some
+        ]
+        said = " and ".join(parts) + " than" if parts else "tied with"
+        out.append(f"{TASKS[task].capitalize()}: {said} {ranking['labels'][against]}.")
+    return out

@@ -1,0 +1,87 @@
+"""A trained ranker as a folder, in the format of a model's (:mod:`fusionrec.registry.model`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fusionrec.errors import ConfigError
+from fusionrec.ranking.base import Ranker
+from fusionrec.registry.model import about_manifest, read_fitted, seal_fitted
+from fusionrec.registry.sealed import unseal
+
+MAIN, BARE = "ranker", "without-content"
+"""The folders of the chosen ranker and of itself without content; a baseline's carries the name of its kind."""
+
+
+@dataclass(frozen=True)
+class LoadedRanker:
+    """A restored ranker. ``ranker.attach(items.only(*modalities))`` must follow before predicting."""
+
+    ranker: Ranker
+    label: str
+    modalities: tuple[str, ...]
+    manifest: Mapping[str, Any]
+    digest: str
+
+
+def save_ranker(
+    folder: Path,
+    ranker: Ranker,
+    *,
+    spec: Mapping[str, Any],
+    label: str,
+    modalities: Mapping[str, Mapping[str, Any]],
+    surfaces: Sequence[str],
+    seed: int,
+    curve: Sequence[Mapping[str, float]] = (),
+) -> str:
+    """Write a fitted ranker to ``folder`` (replacing it as a whole); returns its digest.
+
+    ``spec``: ``{"ranker": ..., "fusion": ...}`` as JSON, from which it is rebuilt; ``modalities``: name -> {"encoder",
+    "fingerprint"} of those it was given; ``surfaces``: the names that its context codes from 1 stand for.
+    """
+    manifest = {
+        "kind": spec["ranker"]["kind"],
+        "spec": dict(spec),
+        "label": label,
+        "modalities": {name: dict(value) for name, value in modalities.items()},
+        "surfaces": list(surfaces),
+        "seed": seed,
+        "tasks": list(ranker.tasks),
+    }
+    return seal_fitted(folder, ranker, manifest, curve)
+
+
+def load_ranker(folder: Path, expected: str | None = None) -> LoadedRanker:
+    """Verify a ranker's folder and restore it (not attached to a catalogue yet). Errors as of
+    :func:`fusionrec.registry.model.load_model`."""
+    sealed = unseal(folder, expected)
+    manifest = sealed.manifest
+    with about_manifest(folder):
+        label, modalities = str(manifest["label"]), tuple(sorted(manifest["modalities"]))
+        ranker = build_ranker(manifest["spec"])
+        ranker.restore(*read_fitted(sealed))
+    return LoadedRanker(ranker, label, modalities, manifest, sealed.digest)
+
+
+def build_ranker(spec: Mapping[str, Any]) -> Ranker:
+    """An unfitted ranker from its sections as JSON; the fusion is injected."""
+    from fusionrec import fusion, ranking  # the unions: read when needed, so that a new line there is enough
+
+    try:
+        found = TypeAdapter(ranking.AnyRanker).validate_python(spec["ranker"])
+        fused = spec.get("fusion")
+        fusion_spec = None if fused is None else TypeAdapter(fusion.AnyFusion).validate_python(fused)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"the ranker cannot be rebuilt: {'.'.join(map(str, first['loc'])) or 'ranker'}: {first['msg']}; install "
+            "the fusionrec that wrote it"
+        ) from None
+    ranker: Ranker = found.build(fusion=fusion_spec)
+    return ranker

@@ -1,0 +1,57 @@
+"""What the rankers of data/rankers say of the test's impressions: for the stage evaluate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fusionrec.config import Evaluate
+from fusionrec.data.split import SplitData
+from fusionrec.errors import DataRejected
+from fusionrec.paths import Paths
+from fusionrec.ranking import comparing, frame
+from fusionrec.ranking.base import TASKS
+from fusionrec.ranking.judging import Judgement, judge
+from fusionrec.registry.ranker import BARE, MAIN, LoadedRanker, load_ranker
+from fusionrec.types import ItemSet
+
+
+def ranked(paths: Paths, data: SplitData, items: ItemSet, spec: Evaluate) -> dict[str, Any]:
+    """The content of data/evaluation/ranking.json; its rows are empty where no ranker was trained or nothing of the
+    test has an outcome. Raises DataRejected where the stage rank has not run."""
+    rankers = load(paths, items)
+    shown = frame.load(paths, data, items, ("test",))
+    found: dict[str, list[dict[str, Judgement]]] = {}
+    for name, one in rankers.items():
+        judged = judge(one.ranker, shown.parts["test"], shown.positives, spec.bootstrap, spec.seed)
+        if judged:
+            found[name] = [judged]
+    tasks = [task for task in TASKS if any(task in runs[0] for runs in found.values())]
+    pairs = [(MAIN, other) for other in found if other != MAIN] if MAIN in found else []
+    return {
+        "labels": {name: label(name, rankers) for name in found},
+        "rows": comparing.rows(found, tasks),
+        "tests": comparing.tests(found, tasks, pairs),
+        "bins": {task: [dict(b) for b in found[MAIN][0][task].bins] for task in tasks if MAIN in found},
+    }
+
+
+def label(name: str, rankers: dict[str, LoadedRanker]) -> str:
+    """What people read for a ranker's folder."""
+    return f"{rankers[MAIN].label} without content" if name == BARE else rankers[name].label
+
+
+def load(paths: Paths, items: ItemSet) -> dict[str, LoadedRanker]:
+    """Every ranker by folder name, the chosen one first, attached."""
+    if not paths.rankers.is_dir():
+        raise DataRejected("data/rankers is missing: run the stage rank first")
+    names = sorted((f.name for f in paths.rankers.iterdir() if f.is_dir()), key=lambda n: (n != MAIN, n != BARE, n))
+    rankers = {name: load_ranker(paths.rankers / name) for name in names if not name.startswith(".")}
+    for one in rankers.values():
+        lost = sorted(set(one.modalities) - set(items.modalities))
+        if lost:
+            raise DataRejected(
+                f"the ranker {one.label!r} reads {', '.join(lost)}, and data/embeddings holds "
+                f"{', '.join(items.modalities) or 'nothing'}: run the stage rank again"
+            )
+        one.ranker.attach(items.only(*one.modalities))
+    return rankers

@@ -1,0 +1,135 @@
+"""The stage rank: what it writes, what it does where nothing came of anything, and what the evaluation makes of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from fusionrec import config
+from fusionrec.data import outcomes, split, tables
+from fusionrec.data.files import write_bytes
+from fusionrec.embeddings import base as embeddings
+from fusionrec.errors import ConfigError, DataRejected, IntegrityError
+from fusionrec.ranking import frame
+from fusionrec.registry.ranker import load_ranker
+from fusionrec.stages import evaluate, rank, train
+from fusionrec.types import Requests
+from tests.evaluation.conftest import World, write_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """(params, paths) of a small project whose rankers are trained: users click what looks like what they chose."""
+    world = World(n_users=90, n_items=70, n_cold=15, seed=6)
+    params, paths = write_project(tmp_path_factory.mktemp("rank") / "p", world)
+    section = {
+        "ranker": {"kind": "dcn_v2", "training": {"epochs": 6, "batch": 128, "lr": 0.01}},
+        "baselines": [{"kind": "logistic"}, {"kind": "biases", "tasks": ["rating"]}],
+    }
+    params = params.model_copy(update={"rank": config.Rank.model_validate(section)})
+    told = rank.run(params, paths)
+    train.run(params, paths)
+    return params, paths, told
+
+
+@pytest.fixture
+def small_project(tmp_path):
+    """(params, paths) of a smaller one; nothing is trained."""
+    return write_project(tmp_path / "p", World(n_users=30, n_items=40, n_cold=9, seed=4))
+
+
+def test_every_ranker_that_can_learn_something_is_there_and_comes_back_as_it_was(project):
+    params, paths, told = project
+    assert sorted(f.name for f in paths.rankers.iterdir()) == ["logistic", "ranker", "without-content"]
+    assert told.counts["click labels"] == told.counts["train"] and "rating labels" not in told.counts
+    assert [row["tasks"] for row in told.table] == ["click"] * 3
+    items = embeddings.load(paths, tuple(params.modalities))
+    assert load_ranker(paths.rankers / "without-content").modalities == ()
+    one, again = (load_ranker(paths.rankers / "ranker") for _ in range(2))
+    assert one.modalities == ("image", "text") and one.ranker.tasks == ("click",)
+    data = split.load(paths, ("train", "valid"))
+    request = Requests(np.arange(5), data.train.matrix()[:5])
+    rows = np.arange(15, dtype=np.int64).reshape(5, 3)
+    for loaded in (one, again):
+        loaded.ranker.attach(items)
+    said = [loaded.ranker.predict(request, rows)["click"] for loaded in (one, again)]
+    np.testing.assert_array_equal(*said)
+
+
+def test_a_flipped_bit_is_not_loaded(project, tmp_path):
+    import shutil
+
+    _, paths, _ = project
+    shutil.copytree(paths.rankers / "ranker", tmp_path / "ranker")
+    file = tmp_path / "ranker" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(IntegrityError, match="does not match its recorded sha256"):
+        load_ranker(tmp_path / "ranker")
+
+
+def test_the_evaluation_tells_how_good_they_are(project):
+    params, paths, _ = project
+    evaluate.run(params, paths)
+    found = json.loads((paths.evaluation / "ranking.json").read_text(encoding="utf-8"))
+    rows = {row["ranker"]: row for row in found["rows"]}
+    assert list(rows) == ["ranker", "without-content", "logistic"] and {r["task"] for r in found["rows"]} == {"click"}
+    auc, low, high = rows["ranker"]["metrics"]["auc"]
+    assert 0.5 < low < auc < high < 1, "the tastes are planted in the content"
+    assert auc > rows["without-content"]["metrics"]["auc"][0]
+    assert {(t["against"], t["metric"]) for t in found["tests"]} == {
+        (other, metric) for other in ("without-content", "logistic") for metric in ("gauc", "logloss")
+    }
+    shown = outcomes.read(paths, "test")
+    assert rows["ranker"]["n"] == shown.height == sum(one["n"] for one in found["bins"]["click"])
+    page = (paths.evaluation / "report.html").read_text(encoding="utf-8")
+    assert "Will it be clicked, bought, rated?" in page and "dcn_v2 without content" in page
+    assert "What was predicted and what happened" in page
+
+
+def test_a_log_without_outcomes_has_no_ranker_and_says_so(small_project):
+    params, paths = small_project
+    for name in ("train", "valid", "test"):
+        write_bytes(outcomes.file_of(paths, name), tables.parquet(outcomes.read(paths, name).clear()))
+    told = rank.run(params, paths)
+    assert list(paths.rankers.iterdir()) == [] and "no ranker: the log tells of no impression" in told.notes[0]
+    train.run(params, paths)
+    evaluate.run(params, paths)
+    assert json.loads((paths.evaluation / "ranking.json").read_text())["rows"] == []
+    assert "Will it be clicked" not in (paths.evaluation / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_head_that_lacks_a_task_is_refused_and_what_was_there_stays(small_project):
+    params, paths = small_project
+    rank.run(params, paths)
+    before = sorted(paths.rankers.iterdir())
+    esmm = config.Rank.model_validate({"ranker": {"kind": "deepfm", "head": {"kind": "esmm"}}})
+    with pytest.raises(ConfigError, match="ranker: esmm needs the tasks click and conversion; conversion has no label"):
+        rank.run(params.model_copy(update={"rank": esmm}), paths)
+    assert sorted(paths.rankers.iterdir()) == before
+
+
+def test_stages_before_that_have_not_run_are_named(small_project):
+    params, paths = small_project
+    outcomes.file_of(paths, "train").unlink()
+    with pytest.raises(DataRejected, match=r"shown_train.parquet is missing: run the stage split first"):
+        rank.run(params, paths)
+    train.run(params, paths)
+    with pytest.raises(DataRejected, match="data/rankers is missing: run the stage rank first"):
+        evaluate.run(params, paths)
+
+
+def test_users_are_known_by_what_they_chose_before_and_their_attributes(small_project):
+    params, paths = small_project
+    data = split.load(paths, ("train", "valid", "test"))
+    regions = [("north", "south")[n % 2] for n in range(len(data.users))]
+    users = pl.DataFrame({"user_id": list(data.users), "region": regions})
+    write_bytes(paths.splits / "users.parquet", tables.parquet(users))
+    shown = frame.load(paths, data, embeddings.load(paths, tuple(params.modalities)), ("train", "test"))
+    assert set(shown.parts) == {"train", "test"} and shown.known.users.sizes == {"region": 3}
+    assert len(shown.positives) == len(data.train) + len(data.valid) + len(data.test)
+    assert len(shown.known.history) == len(data.train)
