@@ -24,6 +24,10 @@ TARGETS = {
 }
 
 
+PUBLISHED = {"gowalla": {"LightGCN": (0.1824, 0.1547), "EASE": (0.1765, 0.1467), "SimpleX": (0.1872, 0.1557)}}
+"""Recall@20 and NDCG@20 of papers on the same train and test; theirs train on what is held for early stopping here."""
+
+
 PARTS = {
     "main": "everything there",
     "missing30": "30 % of the (item, modality) cells hidden",
@@ -52,6 +56,7 @@ def recommenders() -> list[str]:
                 out += [] if piece == "all" else [f"Slice `{piece}`:\n"]
                 out.append(markdown(rows_of_bench(results, piece)))
             out += [_target(name, results)] if part == "main" and name in TARGETS else []
+            out += [*published(name), *cut_short(results["models"])] if part == "main" else []
             own = {key: results[key] for key in ("commit", "command", "machine") if key in results}
             out.append(source({**(found or {}), **own}))
     text = (
@@ -77,6 +82,24 @@ def _target(name: str, results: dict[str, Any]) -> str:
         asked = f"aim {aim:g}" if least == aim else f"at least {least:g}, aim {aim:g}"
         lines.append(f"{metric} {mean:.4f} ({asked}): {word}")
     return f"House model against its targets: {'; '.join(lines)}.\n"
+
+
+def published(name: str) -> list[str]:
+    """The end points of papers, where the set's split is theirs."""
+    told = [f"{model} {recall:.4f} / {ndcg:.4f}" for model, (recall, ndcg) in PUBLISHED.get(name, {}).items()]
+    return [f"Published (Recall@20 / NDCG@20): {', '.join(told)}.\n"] if told else []
+
+
+def cut_short(models: list[dict[str, Any]]) -> list[str]:
+    """How validation went in trainings that ran out of time: at most ten epochs of each."""
+    out = []
+    for entry in models:
+        curve = entry.get("curve", [])
+        kept = [curve[round(at * (len(curve) - 1) / 9)] for at in range(10)] if len(curve) > 10 else curve
+        steps = ", ".join(f"{epoch + 1}: {value:.4f}" for epoch, value in kept)
+        if steps:
+            out.append(f"`{entry['label']}` was cut short; validation Recall@20 after epoch {steps}.\n")
+    return out
 
 
 def parity(found: dict[str, Any]) -> list[str]:

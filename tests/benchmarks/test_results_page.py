@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from page_catalogues import hidden, judged, rows_for_people, strengths
-from page_recommenders import chosen
+from page_recommenders import chosen, cut_short, published
 from page_recommenders import trials as trials_told
 from page_source import training
 from workspace import RESULTS, ROOT
@@ -100,6 +100,15 @@ def test_the_page_tells_what_the_searches_chose_and_what_the_house_model_is() ->
     mgcn = {"label": "mgcn", "trials": [], "chosen": {"retriever": {"kind": "mgcn", "contrast_rows": 7}}}
     assert chosen([mgcn])[0].startswith("The contrast of `mgcn` looks at 7 users and 7 items of a batch")
     assert chosen([plain]) == []
+
+
+def test_a_training_that_ran_out_of_time_shows_how_far_it_came() -> None:
+    curve = [[epoch, epoch / 100] for epoch in range(20)]
+    (told,) = cut_short([{"label": "lightgcn", "curve": curve}, {"label": "ease"}])
+    assert told.startswith("`lightgcn` was cut short; validation Recall@20 after epoch 1: 0.0000, 3: 0.0200,")
+    assert told.endswith(", 20: 0.1900.\n") and told.count(":") == 10
+    assert cut_short([{"label": "x", "curve": curve[:2]}])[0].endswith("epoch 1: 0.0000, 2: 0.0100.\n")
+    assert "LightGCN 0.1824 / 0.1547" in published("gowalla")[0] and published("tiktok") == []
 
 
 def test_the_readme_tells_what_the_table_of_micro_videos_says() -> None:

@@ -206,6 +206,8 @@ def _results(
 def _entry(choice: Choice, tested: Sequence[Mapping[str, Any]], effort: Effort) -> dict[str, Any]:
     good = [unit for unit in tested if unit["status"] == "done"]
     failed = [str(unit["reason"]) for unit in tested if unit["status"] != "done"]
+    capped = next((unit for unit in good if unit["capped"]), None)
+    curve = {"curve": validated(capped["curve"])} if capped else {}
     return {
         "label": choice.model.label,
         "chosen": choice.model.sections(),
@@ -221,7 +223,14 @@ def _entry(choice: Choice, tested: Sequence[Mapping[str, Any]], effort: Effort) 
         "seconds": [unit["seconds"]["fit"] for unit in good],
         "valid_seeds": [round(unit["valid"], 6) for unit in good],
         "metrics": {},
+        **curve,
     }
+
+
+def validated(curve: Sequence[Mapping[str, float]]) -> list[tuple[int, float]]:
+    """(epoch, validation) of a training that was cut short: how far it came, and whether it still rose."""
+    value = f"valid_{protocol.CHOICE}"
+    return [(int(step["epoch"]), round(step[value], 6)) for step in curve if value in step]
 
 
 def _commit() -> str:
