@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fusionrec.evaluation.metrics import per_user
 from fusionrec.ranking.base import Impressions, Known, UserSet
+from fusionrec.recommenders.blend import standardise
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.recommenders.recommender import Recommender
+from fusionrec.recommenders.trust import TRUSTS, choose_trust
+from fusionrec.recommenders.validation import validation_requests
 from fusionrec.types import Float32, Int64, Requests
 from tests.contracts import world as w
 from tests.contracts.toys import NextItem, TwoTask
@@ -70,3 +76,35 @@ def test_attach_reaches_retriever_and_ranker(parts: str) -> None:
     before = recommender.recommend(request, K)[1]
     recommender.attach(w.rearranged(data.items, rows))
     np.testing.assert_allclose(recommender.recommend(w.columns(request, rows), K)[1], before, rtol=1e-5)
+
+
+def test_trust_decides_between_retrievals_order_and_the_rankers() -> None:
+    recommender, data = made("ranker")
+    request = w.requests(data.train, [7, 2, 30, 0, 11])
+    alone = Recommender(recommender.retriever).recommend(request, K)[0]
+    by_ranker = recommender.recommend(request, K)[0]
+    assert by_ranker.tolist() != alone.tolist()
+    for trust, wanted in ((1.0, alone), (0.0, by_ranker)):
+        found = replace(recommender, trust=trust).recommend(request, K)
+        np.testing.assert_array_equal(found[0], wanted)
+        assert np.isfinite(found[1]).all()
+    items, near, wish = recommender.judged(request, 7)
+    half = replace(recommender, trust=0.5)
+    by_hand = 0.5 * standardise(near) + 0.5 * standardise(np.log(wish))
+    order = np.argsort(-by_hand, axis=1, kind="stable")[:, :K]
+    np.testing.assert_array_equal(half.recommend(request, K)[0], np.take_along_axis(items, order, 1))
+    with pytest.raises(ValueError, match="has no ranker"):
+        Recommender(recommender.retriever).judged(request, 7)
+
+
+def test_validation_chooses_the_trust_and_prefers_retrieval_among_equals() -> None:
+    recommender, data = made("ranker")
+    found = choose_trust(recommender, data.train, data.valid, "recall@20")
+    assert len(found) == len(TRUSTS) and [value for _, value in found] == sorted((v for _, v in found), reverse=True)
+    best = [trust for trust, value in found if value == found[0][1]]
+    assert found[0][0] == max(best)
+    for trust, value in found:
+        lists = replace(recommender, trust=trust).recommend(validation_requests(data.train, data.valid)[0], 20)[0]
+        positives = validation_requests(data.train, data.valid)[1]
+        assert value == pytest.approx(float(np.nanmean(per_user(lists, positives, (20,))["recall@20"])))
+    assert choose_trust(recommender, data.train, data.valid.select(np.zeros(len(data.valid), bool))) == []

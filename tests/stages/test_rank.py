@@ -30,9 +30,8 @@ def project(tmp_path_factory):
         "baselines": [{"kind": "logistic"}, {"kind": "biases", "tasks": ["rating"]}],
     }
     params = params.model_copy(update={"rank": config.Rank.model_validate(section)})
-    told = rank.run(params, paths)
     train.run(params, paths)
-    return params, paths, told
+    return params, paths, rank.run(params, paths)
 
 
 @pytest.fixture
@@ -46,6 +45,7 @@ def test_every_ranker_that_can_learn_something_is_there_and_comes_back_as_it_was
     assert sorted(f.name for f in paths.rankers.iterdir()) == ["logistic", "ranker", "without-content"]
     assert told.counts["click labels"] == told.counts["train"] and "rating labels" not in told.counts
     assert [row["tasks"] for row in told.table] == ["click"] * 3
+    assert told.table[0]["trust in retrieval's order"].endswith("%")
     items = embeddings.load(paths, tuple(params.modalities))
     assert load_ranker(paths.rankers / "without-content").modalities == ()
     one, again = (load_ranker(paths.rankers / "ranker") for _ in range(2))
@@ -91,13 +91,33 @@ def test_the_evaluation_tells_how_good_they_are(project):
     assert "What was predicted and what happened" in page
 
 
+def test_behind_retrieval_it_is_a_row_of_the_table_where_validation_trusts_it(project):
+    params, paths, _ = project
+    behind = load_ranker(paths.rankers / "ranker").manifest["behind"]
+    assert behind["task"] == "click" and behind["depth"] == 200 and [behind["trust"]] == behind["tried"][0][:1]
+    best = max(value for _, value in behind["tried"])
+    assert len(behind["tried"]) == 11 and behind["tried"][0][1] == best
+    evaluate.run(params, paths)
+    rows = json.loads((paths.evaluation / "table.json").read_text(encoding="utf-8"))
+    labels = {row["model"]: row["label"] for row in rows}
+    assert labels.get("two-stage") == ("fused, then dcn_v2" if behind["trust"] < 1 else None)
+
+
+def test_a_task_that_was_not_learnt_is_refused(small_project):
+    params, paths = small_project
+    train.run(params, paths)
+    wanted = params.model_copy(update={"rank": params.rank.model_copy(update={"task": "conversion"})})
+    with pytest.raises(ConfigError, match=r"rank.task: found 'conversion', the log taught the ranker click"):
+        rank.run(wanted, paths)
+
+
 def test_a_log_without_outcomes_has_no_ranker_and_says_so(small_project):
     params, paths = small_project
+    train.run(params, paths)
     for name in ("train", "valid", "test"):
         write_bytes(outcomes.file_of(paths, name), tables.parquet(outcomes.read(paths, name).clear()))
     told = rank.run(params, paths)
     assert list(paths.rankers.iterdir()) == [] and "no ranker: the log tells of no impression" in told.notes[0]
-    train.run(params, paths)
     evaluate.run(params, paths)
     assert json.loads((paths.evaluation / "ranking.json").read_text())["rows"] == []
     assert "Will it be clicked" not in (paths.evaluation / "report.html").read_text(encoding="utf-8")
@@ -105,6 +125,7 @@ def test_a_log_without_outcomes_has_no_ranker_and_says_so(small_project):
 
 def test_a_head_that_lacks_a_task_is_refused_and_what_was_there_stays(small_project):
     params, paths = small_project
+    train.run(params, paths)
     rank.run(params, paths)
     before = sorted(paths.rankers.iterdir())
     esmm = config.Rank.model_validate({"ranker": {"kind": "deepfm", "head": {"kind": "esmm"}}})

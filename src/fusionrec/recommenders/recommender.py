@@ -1,4 +1,10 @@
-"""The unit that is evaluated, bundled and served: retrieve, then optionally rank, then optionally re-rank."""
+"""The unit that is evaluated, bundled and served: retrieve, then optionally rank, then optionally re-rank.
+
+The candidates that retrieval finds are ordered by trust x z(retrieval's score) + (1 - trust) x z(log of the ranker's
+probability), z standardised over a request's candidates: the ranker knows what was shown and what came of it, the
+retriever what everybody chose, shown or not, and neither knows the other's part. ``trust`` is chosen on validation
+(:mod:`fusionrec.recommenders.trust`), so that a ranker that adds nothing changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +15,26 @@ import numpy as np
 
 from fusionrec.ranking.base import Ranker
 from fusionrec.recommenders.base import Retriever
+from fusionrec.recommenders.blend import standardise
 from fusionrec.types import Bool, Float32, Int64, ItemSet, Requests
 
 Reranker = Callable[[Requests, Int64, Float32], tuple[Int64, Float32]]
 
+LEAST = 1e-9
+"""A probability below is read as this."""
+
 
 @dataclass
 class Recommender:
-    """``depth`` candidates are retrieved for a ranker to choose from; ``task`` is the ranker's output to sort by."""
+    """``depth`` candidates are retrieved for a ranker to choose from; ``task`` is the ranker's output to sort by;
+    ``trust`` in [0, 1] is the weight of retrieval's own order."""
 
     retriever: Retriever
     ranker: Ranker | None = None
     reranker: Reranker | None = None
     depth: int = 200
     task: str | None = None
+    trust: float = 0.0
 
     def attach(self, items: ItemSet) -> None:
         """Bind the catalogue, see :meth:`Retriever.attach`."""
@@ -33,14 +45,38 @@ class Recommender:
     def recommend(
         self, requests: Requests, k: int, candidates: Bool | None = None, block: int | None = None
     ) -> tuple[Int64, Float32]:
-        """As :meth:`Retriever.recommend`: items (B, K) int64 and scores (B, K) float32, -1 and -inf for none."""
+        """As :meth:`Retriever.recommend`: items (B, K) int64 and scores (B, K) float32, -1 and -inf for none.
+
+        The scores are the ranker's where ``trust`` is 0, else the weighted sum."""
         if self.ranker is None:
             items, scores = self.retriever.recommend(requests, k, candidates, block)
         else:
-            items, _ = self.retriever.recommend(requests, max(k, self.depth), candidates, block)
-            by_task = self.ranker.predict(requests, items)
-            scores = by_task[self.task or self.ranker.tasks[0]].astype(np.float32)
-            scores = np.where(items >= 0, scores, -np.inf)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            items, near, wish = self.judged(requests, max(k, self.depth), candidates, block)
+            scores = self.mixed(near, wish)
+            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals, as retrieval had them
             items, scores = np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
         return self.reranker(requests, items, scores) if self.reranker else (items, scores)
+
+    def judged(
+        self, requests: Requests, width: int, candidates: Bool | None = None, block: int | None = None
+    ) -> tuple[Int64, Float32, Float32]:
+        """The ``width`` best candidates (B, W) of retrieval, its scores and what the ranker says, -inf for none."""
+        ranker = self._ranker()
+        items, near = self.retriever.recommend(requests, width, candidates, block)
+        wish = ranker.predict(requests, items)[self.task or ranker.tasks[0]].astype(np.float32)
+        return items, near, np.where(items >= 0, wish, -np.inf).astype(np.float32)
+
+    def mixed(self, near: Float32, wish: Float32) -> Float32:
+        """(B, W) what candidates are sorted by; -inf where there is none."""
+        ranker, here = self._ranker(), np.isfinite(wish)
+        if not self.trust:
+            return wish
+        if (self.task or ranker.tasks[0]) not in ranker.values:
+            wish = np.where(here, np.log(np.maximum(wish, LEAST)), -np.inf).astype(np.float32)
+        total = self.trust * standardise(near) + (1 - self.trust) * standardise(wish) if self.trust < 1 else near
+        return np.where(here, total, -np.inf).astype(np.float32)
+
+    def _ranker(self) -> Ranker:
+        if self.ranker is None:
+            raise ValueError("this recommender has no ranker: its candidates have one order, retrieval's")
+        return self.ranker

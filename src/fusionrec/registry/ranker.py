@@ -11,6 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from fusionrec.errors import ConfigError
 from fusionrec.ranking.base import Ranker
+from fusionrec.recommenders.base import Retriever
+from fusionrec.recommenders.recommender import Recommender
 from fusionrec.registry.model import about_manifest, read_fitted, seal_fitted
 from fusionrec.registry.sealed import unseal
 
@@ -39,11 +41,13 @@ def save_ranker(
     surfaces: Sequence[str],
     seed: int,
     curve: Sequence[Mapping[str, float]] = (),
+    behind: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a fitted ranker to ``folder`` (replacing it as a whole); returns its digest.
 
     ``spec``: ``{"ranker": ..., "fusion": ...}`` as JSON, from which it is rebuilt; ``modalities``: name -> {"encoder",
-    "fingerprint"} of those it was given; ``surfaces``: the names that its context codes from 1 stand for.
+    "fingerprint"} of those it was given; ``surfaces``: the names that its context codes from 1 stand for;
+    ``behind``: how a Recommender orders the candidates of retrieval by it (``task``, ``depth``, ``trust``).
     """
     manifest = {
         "kind": spec["ranker"]["kind"],
@@ -53,6 +57,7 @@ def save_ranker(
         "surfaces": list(surfaces),
         "seed": seed,
         "tasks": list(ranker.tasks),
+        "behind": dict(behind) if behind else None,
     }
     return seal_fitted(folder, ranker, manifest, curve)
 
@@ -67,6 +72,15 @@ def load_ranker(folder: Path, expected: str | None = None) -> LoadedRanker:
         ranker = build_ranker(manifest["spec"])
         ranker.restore(*read_fitted(sealed))
     return LoadedRanker(ranker, label, modalities, manifest, sealed.digest)
+
+
+def two_stage(retriever: Retriever, loaded: LoadedRanker) -> Recommender | None:
+    """The retriever with this ranker behind it, as validation chose it; None where validation trusts retrieval alone,
+    and for a ranker that was not tried behind one."""
+    behind = loaded.manifest["behind"]
+    if not behind or behind["trust"] >= 1:
+        return None
+    return Recommender(retriever, loaded.ranker, depth=behind["depth"], task=behind["task"], trust=behind["trust"])
 
 
 def build_ranker(spec: Mapping[str, Any]) -> Ranker:

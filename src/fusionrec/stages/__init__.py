@@ -48,7 +48,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage("train", ("train", "modalities"), (*_SPLITS[:3], "data/embeddings"), ("data/model", "data/baselines")),
         Stage("rank", ("rank", "train.fusion", "modalities"), (
-            *_SPLITS[:3], *_SHOWN[:2], _SHOWN[3], "data/embeddings",
+            *_SPLITS[:3], *_SHOWN[:2], _SHOWN[3], "data/embeddings", "data/model",
         ), ("data/rankers",)),
         Stage("evaluate", ("evaluate", "modalities"), (
             *_SPLITS, _SHOWN[0], *_SHOWN[2:], "data/embeddings", "data/model", "data/baselines", "data/rankers",

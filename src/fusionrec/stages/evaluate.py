@@ -29,11 +29,12 @@ from fusionrec.evaluation import (
     table,
 )
 from fusionrec.evaluation.knockout import KnockOut, knock_out
-from fusionrec.evaluation.protocol import Result, evaluate
+from fusionrec.evaluation.protocol import Recommends, Result, evaluate
 from fusionrec.evaluation.story import Story
 from fusionrec.paths import Paths
 from fusionrec.registry.bundle import LoadedModel, load_model
-from fusionrec.stages.ranked import ranked
+from fusionrec.registry.ranker import MAIN, LoadedRanker, two_stage
+from fusionrec.stages.ranked import load, ranked
 from fusionrec.types import Columns, Int64, ItemSet, Report
 
 COLD_K = 10
@@ -54,6 +55,7 @@ class Given:
     parts: list[slices.Slice]
     train_count: Int64
     models: dict[str, LoadedModel]
+    rankers: dict[str, LoadedRanker]
     labels: dict[str, str]
     category: list[str | None]
 
@@ -82,7 +84,7 @@ def run(params: Params, paths: Paths) -> Report:
     given = read(params, paths)
     clock.lap("load")
     found = answers(given, clock)
-    judged = ranked(paths, given.data, given.items, given.spec)
+    judged = ranked(paths, given.data, given.items, given.rankers, given.spec)
     clock.lap("rankers")
     written = replace(numbers(params, paths, given, found), ranking=judged)
     clock.lap("statistics")
@@ -113,21 +115,26 @@ def read(params: Params, paths: Paths) -> Given:
         raise DataRejected("the embeddings and the splits speak of different items: run the stages from split on again")
     train_count = np.bincount(data.train.item, minlength=len(items))
     parts = slices.build(asked.requests, asked.positives, train_count == 0, items.present)
-    models = load_models(paths, data, items)
+    models, rankers = load_models(paths, data, items), load(paths, items)
     labels = {name: table.label(name, model.label, model.modalities) for name, model in models.items()}
     labels |= {name: table.label(name) for name in ("oracle", "random")}
     about = about_items(paths)
     category = [about.get(item, {}).get(Columns.CATEGORY) for item in data.items]
-    return Given(spec, data, asked, items, parts, train_count, models, labels, category)
+    if MAIN in rankers:
+        labels[table.TWO_STAGE] = table.label(table.TWO_STAGE, rankers[MAIN].label)
+    return Given(spec, data, asked, items, parts, train_count, models, rankers, labels, category)
 
 
 def answers(given: Given, clock: _Clock) -> Found:
     """Every model's lists and scores; the main model's without each modality, and with fewer and fewer."""
     spec, requests, model = given.spec, given.asked.requests, given.main.retriever
     ks = sorted({*spec.k, spec.main_k, COLD_K})
+    asked: dict[str, Recommends] = {name: one.retriever for name, one in given.models.items()}
+    if MAIN in given.rankers and (both := two_stage(model, given.rankers[MAIN])):
+        asked[table.TWO_STAGE] = both
     results = {
-        name: evaluate(given.models[name].retriever, requests, given.parts, ks, name=name, depth=max(plots.CURVE))
-        for name in table.order(given.models)
+        name: evaluate(asked[name], requests, given.parts, ks, name=name, depth=max(plots.CURVE))
+        for name in table.order(asked)
     }
     clock.lap("rank")
     parts, full = [p for p in given.parts if p.name in KNOCKOUT_SLICES], results[table.MAIN]

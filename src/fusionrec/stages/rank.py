@@ -1,12 +1,13 @@
-"""Train the rankers on what was shown and what came of it: the chosen one, itself without content, and the baselines.
-Reads no test data."""
+"""Train the rankers on what was shown and what came of it: the chosen one, itself without content, and the baselines;
+and choose how far retrieval's order is trusted where the chosen one judges its candidates. Reads no test data."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,34 +18,45 @@ from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import ConfigError, DataRejected
 from fusionrec.paths import Paths
 from fusionrec.ranking import frame
-from fusionrec.ranking.base import Impressions, RankerSpec
+from fusionrec.ranking.base import Impressions, Ranker, RankerSpec
+from fusionrec.recommenders.recommender import Recommender
+from fusionrec.recommenders.trust import choose_trust
+from fusionrec.registry.model import load_model
 from fusionrec.registry.ranker import BARE, MAIN, save_ranker
 from fusionrec.stages.progress import epochs
 from fusionrec.types import ItemSet, Report
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the rankers learn from."""
+
+    data: split.SplitData
+    items: ItemSet
+    shown: frame.Shown
 
 
 def run(params: Params, paths: Paths) -> Report:
     """Writes data/rankers/<name>/; none where nothing was shown, or nothing is known of what came of it.
 
     Raises DataRejected where the stages before have not run, ConfigError where a ranker cannot be fitted to what is
-    there (a head whose task has no label, a training that diverged).
+    there (a head whose task has no label, a training that diverged) or rank.task is none that it learnt.
     """
     report = Report("rank")
     data = split.load(paths, ("train", "valid"))
     items = embeddings.load(paths, tuple(params.modalities)) if params.modalities else ItemSet(ids=data.items)
     if items.ids != data.items:
         raise DataRejected("the embeddings and the splits speak of different items: run `dvc repro`")
-    shown = frame.load(paths, data, items, ("train", "valid"))
-    train = shown.parts["train"]
-    report.counts |= {name: len(part) for name, part in shown.parts.items()}
+    given = Given(data, items, frame.load(paths, data, items, ("train", "valid")))
+    train = given.shown.parts["train"]
+    report.counts |= {name: len(part) for name, part in given.shown.parts.items()}
     report.counts |= {f"{task} labels": n for task, n in labels(train).items() if n}
     with fresh_folder(paths.rankers) as folder:
         for name, spec, use in chosen(params, items, train):
             start = time.monotonic()
-            tasks, steps = _one(params, paths, shown, folder / name, spec, use)
+            told = _one(params, paths, given, folder / name, spec, use)
             report.seconds[name] = time.monotonic() - start
-            row = {"ranker": name, "tasks": ", ".join(tasks), "steps": steps}
-            report.table.append({**row, "seconds": round(report.seconds[name], 1)})
+            report.table.append({"ranker": name, **told, "seconds": round(report.seconds[name], 1)})
     if not report.table:
         report.notes.append(
             "no ranker: the log tells of no impression with an outcome (events impression or view with clicks, carts, "
@@ -70,11 +82,11 @@ def chosen(params: Params, items: ItemSet, train: Impressions) -> list[tuple[str
 
 
 def _one(
-    params: Params, paths: Paths, shown: frame.Shown, folder: Path, spec: RankerSpec, use: ItemSet
-) -> tuple[tuple[str, ...], int]:
-    """Fit one ranker and save it; returns its tasks and the steps of its curve."""
+    params: Params, paths: Paths, given: Given, folder: Path, spec: RankerSpec, use: ItemSet
+) -> dict[str, str | int | float]:
+    """Fit one ranker and save it; returns what the stage's table says of it."""
     curve: list[dict[str, float]] = []
-    ranker, seed = spec.build(params.train.fusion), params.rank.seed
+    ranker, seed, parts = spec.build(params.train.fusion), params.rank.seed, given.shown.parts
     with epochs(f"training ranker {folder.name}") as show:
 
         def watch(epoch: int, values: Mapping[str, float]) -> None:
@@ -82,18 +94,35 @@ def _one(
             show(epoch, values)
 
         try:
-            known = replace(shown.known, items=use)
-            ranker.fit(shown.parts["train"], shown.parts["valid"], known, seed=seed, watch=watch)
+            known = replace(given.shown.known, items=use)
+            ranker.fit(parts["train"], parts["valid"], known, seed=seed, watch=watch)
         except ValueError as error:
             raise ConfigError(f"{folder.name}: {error}") from error
+    behind = behind_retrieval(params, paths, given, ranker) if folder.name == MAIN else None
     save_ranker(
         folder,
         ranker,
         spec={"ranker": spec.model_dump(mode="json"), "fusion": params.train.fusion.model_dump(mode="json")},
         label=spec.kind,
         modalities={m: embeddings.describe(paths, m) for m in use.modalities},
-        surfaces=shown.surfaces,
+        surfaces=given.shown.surfaces,
         seed=seed,
         curve=curve,
+        behind=behind,
     )
-    return ranker.tasks, len(curve)
+    trust = f"{behind['trust']:.0%}" if behind else "–"
+    return {"tasks": ", ".join(ranker.tasks), "steps": len(curve), "trust in retrieval's order": trust}
+
+
+def behind_retrieval(params: Params, paths: Paths, given: Given, ranker: Ranker) -> dict[str, Any]:
+    """How far validation trusts retrieval's order where this ranker judges its candidates: ``task``, ``depth``,
+    ``trust`` and what was ``tried``. Raises ConfigError for a task that the ranker has not learnt."""
+    task = params.rank.task or ranker.tasks[0]
+    if task not in ranker.tasks:
+        raise ConfigError(f"rank.task: found {task!r}, the log taught the ranker {', '.join(ranker.tasks)}")
+    model = load_model(paths.model)
+    model.retriever.attach(given.items.only(*model.modalities))
+    both = Recommender(model.retriever, ranker, depth=params.rank.depth, task=task)
+    tried = choose_trust(both, given.data.train, given.data.valid)
+    rounded = [[trust, round(value, 6)] for trust, value in tried]
+    return {"task": task, "depth": params.rank.depth, "trust": tried[0][0] if tried else 1.0, "tried": rounded}

@@ -15,10 +15,11 @@ from fusionrec.registry.ranker import BARE, MAIN, LoadedRanker, load_ranker
 from fusionrec.types import ItemSet
 
 
-def ranked(paths: Paths, data: SplitData, items: ItemSet, spec: Evaluate) -> dict[str, Any]:
+def ranked(
+    paths: Paths, data: SplitData, items: ItemSet, rankers: dict[str, LoadedRanker], spec: Evaluate
+) -> dict[str, Any]:
     """The content of data/evaluation/ranking.json; its rows are empty where no ranker was trained or nothing of the
-    test has an outcome. Raises DataRejected where the stage rank has not run."""
-    rankers = load(paths, items)
+    test has an outcome."""
     shown = frame.load(paths, data, items, ("test",))
     found: dict[str, list[dict[str, Judgement]]] = {}
     for name, one in rankers.items():
@@ -41,7 +42,8 @@ def label(name: str, rankers: dict[str, LoadedRanker]) -> str:
 
 
 def load(paths: Paths, items: ItemSet) -> dict[str, LoadedRanker]:
-    """Every ranker by folder name, the chosen one first, attached."""
+    """Every ranker by folder name, the chosen one first, attached. Raises DataRejected where the stage rank has not
+    run, or with other modalities."""
     if not paths.rankers.is_dir():
         raise DataRejected("data/rankers is missing: run the stage rank first")
     names = sorted((f.name for f in paths.rankers.iterdir() if f.is_dir()), key=lambda n: (n != MAIN, n != BARE, n))
