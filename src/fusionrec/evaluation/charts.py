@@ -143,19 +143,21 @@ def against_diagonal(
     x = alt.X("x:Q", title=f"{x_axis} (dashed: the same)", axis=alt.Axis(format="%", grid=False))
     ends = alt.Chart(alt.Data(values=[{"x": 0.0, "value": 0.0}, {"x": top, "value": top}]))
     diagonal = ends.mark_line(color=INK, strokeDash=[4, 4], strokeWidth=1).encode(x="x:Q", y="value:Q")
-    drawn = _coloured(alt.Chart(alt.Data(values=[dict(r) for r in rows])), x, axis, names)
+    y = alt.Y("value:Q", title=axis, axis=alt.Axis(format="%"))
+    drawn = _coloured(alt.Chart(alt.Data(values=[dict(r) for r in rows])), x, y, names)
     return svg(style(alt.layer(diagonal, drawn), title))
 
 
-def _coloured(base: Any, x: Any, axis: str, names: Sequence[str]) -> Any:
-    """Lines with dots of ``value`` over ``x``, one colour a ``label``, the first of ``names`` in front."""
+def _coloured(base: Any, x: Any, axis: Any, names: Sequence[str]) -> Any:
+    """Lines with dots of ``value`` over ``x``, one colour a ``label``, the first of ``names`` in front; ``axis``: that
+    of the values, or its title."""
     import altair as alt
 
     return (
         base.mark_line(point=alt.OverlayMarkDef(size=40), strokeWidth=2)
         .encode(
             x=x,
-            y=alt.Y("value:Q", title=axis),
+            y=alt.Y("value:Q", title=axis) if isinstance(axis, str) else axis,
             color=alt.Color("label:N", scale=alt.Scale(domain=list(names), range=(_SCHEME * 3)[: len(names)])),
             opacity=alt.condition(
                 alt.FieldEqualPredicate(field="label", equal=names[0]), alt.value(1), alt.value(0.75)

@@ -30,9 +30,7 @@ def _rows(rows: Sequence[Mapping[str, Any]], names: list[str], labels: Mapping[s
     out, before = [], None
     for row in rows:
         mates = [other for other in rows if other["task"] == row["task"]]
-        cells = [
-            {"value": row["metrics"][name], "best": row["metrics"][name][0] == _best(mates, name)} for name in names
-        ]
+        cells = [{"value": row["metrics"][name], "best": _is_best(row, mates, name)} for name in names]
         task = TASKS[row["task"]] if row["task"] != before else ""
         main = row["ranker"] == rows[0]["ranker"]
         out.append({"task": task, "label": labels[row["ranker"]], "main": main, "n": row["n"], "cells": cells})
@@ -40,11 +38,11 @@ def _rows(rows: Sequence[Mapping[str, Any]], names: list[str], labels: Mapping[s
     return out
 
 
-def _best(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    values = [row["metrics"][name][0] for row in rows if row["metrics"][name][0] is not None]
-    if len(values) < 2:
-        return None
-    return min(values) if name in LESS else max(values)
+def _is_best(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: str) -> bool:
+    values = [other["metrics"][name][0] for other in rows if other["metrics"][name][0] is not None]
+    if len(values) < 2 or row["metrics"][name][0] is None:
+        return False
+    return bool(row["metrics"][name][0] == (min(values) if name in LESS else max(values)))
 
 
 def lines(ranking: Mapping[str, Any]) -> list[str]:
@@ -67,21 +65,25 @@ def cell(value: Sequence[float | None]) -> str:
 
 
 def verdicts(ranking: Mapping[str, Any]) -> list[str]:
-    """One sentence a task and other ranker: in what the chosen one is better or worse at the 5 % level, or neither."""
+    """One sentence a task and finding: in what the chosen ranker is better or worse than whom at the 5 % level, and
+    with whom it is tied."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for test in ranking.get("tests", ()):
         groups.setdefault((test["task"], test["against"]), []).append(test)
-    out = []
-    for (task, against), lines in groups.items():
-        sure = [line for line in lines if line["p_holm"] < 0.05 and line["better by"]]
-        parts = [
-            f"{word} in {' and '.join(WORDS[line['metric']] for line in some)}"
-            for word, some in (
-                ("better", [line for line in sure if line["better by"] > 0]),
-                ("worse", [line for line in sure if line["better by"] < 0]),
-            )
-            if some
-        ]
-        said = " and ".join(parts) + " than" if parts else "tied with"
-        out.append(f"{TASKS[task].capitalize()}: {said} {ranking['labels'][against]}.")
-    return out
+    told: dict[tuple[str, str], list[str]] = {}
+    for (task, against), tests in groups.items():
+        told.setdefault((task, _finding(tests)), []).append(ranking["labels"][against])
+    return [f"{TASKS[task].capitalize()}: {said} {', '.join(others)}." for (task, said), others in told.items()]
+
+
+def _finding(tests: Sequence[Mapping[str, Any]]) -> str:
+    sure = [test for test in tests if test["p_holm"] < 0.05 and test["better by"]]
+    parts = [
+        f"{word} in {' and '.join(WORDS[test['metric']] for test in some)}"
+        for word, some in (
+            ("better", [test for test in sure if test["better by"] > 0]),
+            ("worse", [test for test in sure if test["better by"] < 0]),
+        )
+        if some
+    ]
+    return " and ".join(parts) + " than" if parts else "tied with"
