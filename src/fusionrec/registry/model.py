@@ -136,19 +136,28 @@ def read_fitted(sealed: Sealed) -> tuple[dict[str, np.ndarray], tuple[str, ...]]
 
 def build_retriever(spec: Mapping[str, Any]) -> Retriever:
     """An unfitted retriever from a train section as JSON; the fusion is injected."""
-    from fusionrec import fusion, recommenders  # the unions: read when needed, so that a new line there is enough
+    from fusionrec import recommenders  # the union: read when needed, so that a new line there is enough
+
+    retriever: Retriever = built(spec, "retriever", recommenders.AnyRetriever)
+    return retriever
+
+
+def built(spec: Mapping[str, Any], name: str, registered: Any) -> Any:
+    """What the section ``name`` of ``spec`` (one of the kinds of the union ``registered``) describes, unfitted, with
+    the fusion of ``spec`` injected. Raises ConfigError for a kind or a value that this version does not know."""
+    from fusionrec import fusion
 
     try:
-        retriever = TypeAdapter(recommenders.AnyRetriever).validate_python(spec["retriever"])
+        found = TypeAdapter(registered).validate_python(spec[name])
         fused = spec.get("fusion")
         fusion_spec = None if fused is None else TypeAdapter(fusion.AnyFusion).validate_python(fused)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
-            f"the bundle's model cannot be rebuilt: {'.'.join(map(str, first['loc'])) or 'retriever'}: {first['msg']}; "
+            f"the bundle's model cannot be rebuilt: {'.'.join(map(str, first['loc'])) or name}: {first['msg']}; "
             "install the fusionrec that wrote the bundle"
         ) from None
-    return retriever.build(fusion=fusion_spec)
+    return found.build(fusion=fusion_spec)
 
 
 def ids_sha256(ids: Sequence[str]) -> str:

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from fusionrec.errors import ConfigError
 from fusionrec.ranking.base import Ranker
 from fusionrec.recommenders.base import Retriever
 from fusionrec.recommenders.recommender import Recommender
-from fusionrec.registry.model import about_manifest, read_fitted, seal_fitted
+from fusionrec.registry.model import about_manifest, built, read_fitted, seal_fitted
 from fusionrec.registry.sealed import unseal
 
 MAIN, BARE = "ranker", "without-content"
@@ -84,18 +81,8 @@ def two_stage(retriever: Retriever, loaded: LoadedRanker) -> Recommender | None:
 
 
 def build_ranker(spec: Mapping[str, Any]) -> Ranker:
-    """An unfitted ranker from its sections as JSON; the fusion is injected."""
-    from fusionrec import fusion, ranking  # the unions: read when needed, so that a new line there is enough
+    """An unfitted ranker from its sections as JSON."""
+    from fusionrec import ranking
 
-    try:
-        found = TypeAdapter(ranking.AnyRanker).validate_python(spec["ranker"])
-        fused = spec.get("fusion")
-        fusion_spec = None if fused is None else TypeAdapter(fusion.AnyFusion).validate_python(fused)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"the ranker cannot be rebuilt: {'.'.join(map(str, first['loc'])) or 'ranker'}: {first['msg']}; install "
-            "the fusionrec that wrote it"
-        ) from None
-    ranker: Ranker = found.build(fusion=fusion_spec)
+    ranker: Ranker = built(spec, "ranker", ranking.AnyRanker)
     return ranker

@@ -34,7 +34,7 @@ from fusionrec.evaluation.story import Story
 from fusionrec.paths import Paths
 from fusionrec.registry.bundle import LoadedModel, load_model
 from fusionrec.registry.ranker import MAIN, LoadedRanker, two_stage
-from fusionrec.stages.ranked import load, ranked
+from fusionrec.stages.ranked import load, need, ranked
 from fusionrec.types import Columns, Int64, ItemSet, Report
 
 COLD_K = 10
@@ -250,12 +250,7 @@ def load_models(paths: Paths, data: split.SplitData, items: ItemSet) -> dict[str
     folders = sorted(f for f in paths.baselines.iterdir() if f.is_dir()) if paths.baselines.is_dir() else []
     models |= {folder.name: load_model(folder) for folder in folders if not folder.name.startswith(".")}
     for model in models.values():
-        lost = sorted(set(model.modalities) - set(items.modalities))
-        if lost:
-            raise DataRejected(
-                f"the model {model.label!r} reads {', '.join(lost)}, and data/embeddings holds "
-                f"{', '.join(items.modalities) or 'nothing'}: run the stage train again"
-            )
+        need(f"the model {model.label!r}", model.modalities, items, "train")
         model.retriever.attach(items.only(*model.modalities))
     if "popularity" not in models:
         floor = Popularity().build()

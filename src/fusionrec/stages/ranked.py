@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fusionrec.config import Evaluate
@@ -49,11 +50,16 @@ def load(paths: Paths, items: ItemSet) -> dict[str, LoadedRanker]:
     names = sorted((f.name for f in paths.rankers.iterdir() if f.is_dir()), key=lambda n: (n != MAIN, n != BARE, n))
     rankers = {name: load_ranker(paths.rankers / name) for name in names if not name.startswith(".")}
     for one in rankers.values():
-        lost = sorted(set(one.modalities) - set(items.modalities))
-        if lost:
-            raise DataRejected(
-                f"the ranker {one.label!r} reads {', '.join(lost)}, and data/embeddings holds "
-                f"{', '.join(items.modalities) or 'nothing'}: run the stage rank again"
-            )
+        need(f"the ranker {one.label!r}", one.modalities, items, "rank")
         one.ranker.attach(items.only(*one.modalities))
     return rankers
+
+
+def need(what: str, modalities: Sequence[str], items: ItemSet, stage: str) -> None:
+    """Raises DataRejected where ``what`` reads modalities that the embeddings do not hold."""
+    lost = sorted(set(modalities) - set(items.modalities))
+    if lost:
+        raise DataRejected(
+            f"{what} reads {', '.join(lost)}, and data/embeddings holds {', '.join(items.modalities) or 'nothing'}: "
+            f"run the stage {stage} again"
+        )
