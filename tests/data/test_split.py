@@ -127,6 +127,15 @@ def test_leave_last_out_known_by_hand() -> None:
     }
 
 
+def test_pairs_of_unknown_items_move_nothing_and_what_was_shown_is_placed_by_the_others() -> None:
+    rows = [("u", "a", 1), ("u", "b", 2), ("u", "c", 3), ("u", "gone", 4)]
+    found = split.make(split.LeaveLastOut(), items("a", "b", "c"), pairs(rows), 0, DAY.date())
+    assert found.pairs["item_id"].to_list() == ["a", "b", "c"] and found.place.to_list() == [0, 1, 2]
+    shown = pairs(rows)
+    placed = split.LeaveLastOut().place_rows(shown, found.pairs, found.place, DAY.date())
+    assert placed.to_list() == [0, 1, 2, 2]
+
+
 @pytest.mark.parametrize("kind", ["leave_last_out", "global_time"])
 def test_temporal_splits_without_time_say_what_is_possible(kind: str) -> None:
     spec = ANY.validate_python({"kind": kind, **({"valid_from": 2, "test_from": 3} if kind == "global_time" else {})})

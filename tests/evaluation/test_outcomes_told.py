@@ -20,6 +20,7 @@ def compared(task: str, against: str, metric: str, by: float, p: float) -> dict[
 
 RANKING = {
     "labels": LABELS,
+    "chosen": "ranker",
     "rows": [
         row("click", "ranker", auc=0.7, gauc=0.65, logloss=0.5, ece=0.02),
         row("click", "logistic", auc=0.6, gauc=0.66, logloss=0.6, ece=0.01),
@@ -65,7 +66,21 @@ def test_the_chosen_ranker_in_a_line_a_task() -> None:
 
 
 def test_what_is_undefined_is_a_dash() -> None:
-    one = {"labels": LABELS, "rows": [row("click", "ranker", auc=None, gauc=None, logloss=0.1, ece=0.1)]}
+    one = {
+        "labels": LABELS,
+        "chosen": "ranker",
+        "rows": [row("click", "ranker", auc=None, gauc=None, logloss=0.1, ece=0.1)],
+    }
     assert outcomes.lines(one)[0].startswith("clicked (dcn_v2): AUC –, calibration error 0.100")
     (table,) = outcomes.tables(one)
     assert not any(cell["best"] for cell in table["rows"][0]["cells"])
+
+
+def test_a_task_that_the_chosen_ranker_did_not_learn_marks_nobody_as_chosen() -> None:
+    only = {
+        **RANKING,
+        "rows": [row("click", "logistic", auc=0.6, gauc=0.6, logloss=0.6, ece=0.1), *RANKING["rows"][2:]],
+    }
+    chances, values = outcomes.tables(only)
+    assert [r["main"] for r in chances["rows"]] == [False] and [r["main"] for r in values["rows"]] == [True, False]
+    assert [line.split(" ")[0] for line in outcomes.lines(only)] == ["rated"]

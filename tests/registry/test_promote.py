@@ -26,7 +26,7 @@ def paths(home, tmp_path, world) -> Paths:
     paths = Paths(tmp_path / "project", home)
     empty = world.trained.clear()
     parts = {"train": world.trained, "valid": empty, "test": world.later}
-    write(paths, Splits(list(world.items.ids), parts, {}))
+    write(paths, Splits(list(world.items.ids), parts, {}, pl.DataFrame(), pl.Series()))
     return paths
 
 

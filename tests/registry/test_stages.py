@@ -34,7 +34,11 @@ def paths(home, tmp_path, world) -> Paths:
     write(
         paths,
         Splits(
-            list(world.items.ids), {"train": world.trained, "valid": world.trained.clear(), "test": world.later}, {}
+            list(world.items.ids),
+            {"train": world.trained, "valid": world.trained.clear(), "test": world.later},
+            {},
+            pl.DataFrame(),
+            pl.Series(),
         ),
     )
     (paths.tables / "items").mkdir(parents=True)

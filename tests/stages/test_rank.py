@@ -103,6 +103,24 @@ def test_behind_retrieval_it_is_a_row_of_the_table_where_validation_trusts_it(pr
     assert labels.get("two-stage") == ("fused, then dcn_v2" if behind["trust"] < 1 else None)
 
 
+def test_a_baseline_may_learn_a_task_that_the_chosen_ranker_does_not(small_project):
+    params, paths = small_project
+    train.run(params, paths)
+    for name in ("train", "test"):
+        rated = outcomes.read(paths, name).with_columns(rating=pl.lit(3.0))
+        write_bytes(outcomes.file_of(paths, name), tables.parquet(rated))
+    section = {
+        "ranker": {"kind": "logistic", "tasks": ["click"]},
+        "baselines": [{"kind": "biases", "tasks": ["rating"]}],
+    }
+    wanted = params.model_copy(update={"rank": config.Rank.model_validate(section)})
+    rank.run(wanted, paths)
+    evaluate.run(wanted, paths)
+    found = json.loads((paths.evaluation / "ranking.json").read_text(encoding="utf-8"))
+    assert {(row["task"], row["ranker"]) for row in found["rows"]} >= {("click", "ranker"), ("rating", "biases")}
+    assert list(found["bins"]) == ["click"]
+
+
 def test_a_task_that_was_not_learnt_is_refused(small_project):
     params, paths = small_project
     train.run(params, paths)

@@ -32,12 +32,14 @@ NAMES = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """``items``: I ids in canonical order; ``parts``: name -> user_id, item_id, timestamp; ``summary`` for
-    summary.json."""
+    """``items``: I ids in canonical order; ``parts``: name -> user_id, item_id, timestamp; ``summary`` for summary.json;
+    ``pairs``: the positives of these items and ``place`` where each was put, before the k-core."""
 
     items: list[str]
     parts: dict[str, pl.DataFrame]
     summary: dict[str, Any]
+    pairs: pl.DataFrame
+    place: pl.Series
 
 
 def make(spec: Any, items: pl.DataFrame, pairs: pl.DataFrame, core: int, first_day: date | None) -> Splits:
@@ -63,7 +65,7 @@ def make(spec: Any, items: pl.DataFrame, pairs: pl.DataFrame, core: int, first_d
             f"nothing to train on: of {pairs.height} positive pairs none is in train; found {_sizes(parts)}"
             f"{f', and {full} before the {core}-core' if full else ''}; choose another split"
         )
-    return Splits(ids, parts, _summary(spec, ids, parts, full, first_day))
+    return Splits(ids, parts, _summary(spec, ids, parts, full, first_day), pairs, place)
 
 
 def _sizes(parts: dict[str, pl.DataFrame]) -> str:

@@ -22,17 +22,17 @@ def tables(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
     for heads in (CHANCES, VALUES):
         rows = [row for row in ranking.get("rows", ()) if any(name in row["metrics"] for name in heads)]
         if rows:
-            out.append({"heads": list(heads.values()), "rows": _rows(rows, list(heads), ranking["labels"])})
+            out.append({"heads": list(heads.values()), "rows": _rows(rows, list(heads), ranking)})
     return out
 
 
-def _rows(rows: Sequence[Mapping[str, Any]], names: list[str], labels: Mapping[str, str]) -> list[dict[str, Any]]:
-    out, before = [], None
+def _rows(rows: Sequence[Mapping[str, Any]], names: list[str], ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
+    labels, out, before = ranking["labels"], [], None
     for row in rows:
         mates = [other for other in rows if other["task"] == row["task"]]
         cells = [{"value": row["metrics"][name], "best": _is_best(row, mates, name)} for name in names]
         task = TASKS[row["task"]] if row["task"] != before else ""
-        main = row["ranker"] == rows[0]["ranker"]
+        main = row["ranker"] == ranking["chosen"]
         out.append({"task": task, "label": labels[row["ranker"]], "main": main, "n": row["n"], "cells": cells})
         before = row["task"]
     return out
@@ -47,9 +47,8 @@ def _is_best(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], name: st
 
 def lines(ranking: Mapping[str, Any]) -> list[str]:
     """One sentence a task on the chosen ranker: its leading figures with their intervals."""
-    rows = ranking.get("rows", [])
     out = []
-    for row in (row for row in rows if row["ranker"] == rows[0]["ranker"]):
+    for row in (row for row in ranking.get("rows", ()) if row["ranker"] == ranking["chosen"]):
         names = [name for name in ("auc", "ece", "rmse") if name in row["metrics"]]
         figures = ", ".join(f"{({**CHANCES, **VALUES})[name]} {cell(row['metrics'][name])}" for name in names)
         out.append(f"{TASKS[row['task']]} ({ranking['labels'][row['ranker']]}): {figures}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusionrec.evaluation.table import MAIN
+from fusionrec.evaluation.table import MAIN, TWO_STAGE
 
 BOUNDS = ("oracle", "random")
 """Not trained: never the best of a column, never a baseline."""
@@ -80,12 +80,13 @@ class Story:
         return self.main_metric.rpartition("@")[2]
 
     def best_baseline(self) -> str | None:
-        """The strongest other model that is no single modality of the main one, by the main metric over all users."""
+        """The strongest other model that is no part of the main one, and has it not as its own part, by the main
+        metric over all users."""
         rows = [
             r
             for r in self.table
             if (r["slice"], r["metric"]) == ("all", self.main_metric)
-            and r["model"] not in (MAIN, *BOUNDS)
+            and r["model"] not in (MAIN, TWO_STAGE, *BOUNDS)
             and not r["model"].startswith("only-")
             and r["mean"] is not None
         ]

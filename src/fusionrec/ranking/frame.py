@@ -39,8 +39,9 @@ def load(paths: Paths, data: SplitData, items: ItemSet, names: Sequence[str]) ->
     """The shown parts ``names`` of data/splits over the users of ``data`` and the catalogue ``items``.
 
     Raises DataRejected where the stage split has not written them."""
-    surfaces = surfaces_of(outcomes.read(paths, "train"))
-    parts = {name: impressions(outcomes.read(paths, name), data.items, data.users, surfaces) for name in names}
+    rows = {name: outcomes.read(paths, name) for name in dict.fromkeys(("train", *names))}
+    surfaces = surfaces_of(rows["train"])
+    parts = {name: impressions(rows[name], data.items, data.users, surfaces) for name in names}
     users = pl.read_parquet(paths.splits / "users.parquet", glob=False)
     known = Known(items, user_set(users, data.users), data.train)
     # Without times nothing is known to have been before an impression but what training knows.

@@ -33,7 +33,8 @@ def ranked(
         "labels": {name: label(name, rankers) for name in found},
         "rows": comparing.rows(found, tasks),
         "tests": comparing.tests(found, tasks, pairs),
-        "bins": {task: [dict(b) for b in found[MAIN][0][task].bins] for task in tasks if MAIN in found},
+        "chosen": MAIN,
+        "bins": {task: [dict(b) for b in one.bins] for task, one in found[MAIN][0].items()} if MAIN in found else {},
     }
 
 

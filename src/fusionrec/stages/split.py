@@ -22,7 +22,7 @@ def run(params: Params, paths: Paths) -> Report:
     first = interactions[C.TIME].min() if C.TIME in interactions.columns else None
     first_day = first.date() if isinstance(first, datetime) else None
     result = split.make(params.split, tables.accepted(paths, "items"), pairs, params.positives.k_core, first_day)
-    shown = outcomes.divided(params.split, interactions, pairs, params.split.place(pairs, first_day), first_day)
+    shown = outcomes.divided(params.split, interactions, result.pairs, result.place, first_day)
     for name, part in shown.items():
         write_bytes(outcomes.file_of(paths, name), tables.parquet(part))
     write_bytes(paths.splits / "users.parquet", tables.parquet(tables.accepted(paths, "users")))
