@@ -32,7 +32,7 @@ NAMES = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Splits:
-    """``items``: I ids in canonical order; ``parts``: name -> user_id, item_id, timestamp; ``summary`` for summary.json;
+    """``items``: I ids in canonical order; ``parts``: name -> user_id, item_id, timestamp; ``summary``: summary.json;
     ``pairs``: the positives of these items and ``place`` where each was put, before the k-core."""
 
     items: list[str]
