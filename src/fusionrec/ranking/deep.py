@@ -31,7 +31,10 @@ from fusionrec.ranking.base import (
     Known,
     Ranker,
     RankerSpec,
+    UserSet,
     Watch,
+    attribute_sizes,
+    attribute_table,
     labelled,
     silent,
 )
@@ -39,7 +42,7 @@ from fusionrec.ranking.heads import AnyHead
 from fusionrec.ranking.heads.shared_bottom import SharedBottom
 from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
-from fusionrec.types import Bool, Float32, Int32, Int64, ItemSet, Requests
+from fusionrec.types import Bool, Float32, Int64, ItemSet, Requests
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -104,12 +107,13 @@ class DeepRanker(Ranker):
         self.space = content_space(known, self.touched, self.spec.width, seed)
         names = [name for name in train.context if name != POSITION]
         self.context = {name: int(train.context[name].max(initial=0)) + 1 for name in names}
-        self.codes = _table([known.users.codes[name] for name in known.users.codes], len(known.users))
+        self.attributes = dict(known.users.sizes)
+        self.meet(known.users)
         self.scale = {task: _scale(train.labels[task]) for task in self.tasks if task in self.values}
         self.sizes = Sizes(
             len(known.users) + 1,
             len(known.items) + 1,
-            (*known.users.sizes.values(), *self.context.values()),
+            (*self.attributes.values(), *self.context.values()),
             self.space.dims,
             int(train.context[POSITION].max(initial=0)) if POSITION in train.context else 0,
             self.tasks,
@@ -186,6 +190,9 @@ class DeepRanker(Ranker):
             "position": tensor(position, device),
         }
 
+    def meet(self, users: UserSet) -> None:
+        self.codes = attribute_table(users, self.attributes)
+
     def attach(self, items: ItemSet) -> None:
         at = {item: row for row, item in enumerate(self.fit_ids)}
         row = np.array([at.get(item, -1) for item in items.ids], np.int64)
@@ -233,8 +240,8 @@ class DeepRanker(Ranker):
             **state_arrays(self.net, "net"),
             **self.space.arrays(),
             "touched": self.touched,
-            "user_codes": self.codes,
-            "code_sizes": np.array(self.sizes.codes, np.int64),
+            "users": np.array([self.sizes.users], np.int64),
+            **{f"attribute/{n}/{name}": np.array([size]) for n, (name, size) in enumerate(self.attributes.items())},
             "places": np.array([self.sizes.places], np.int64),
             **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
             **{f"task/{n}/{task}": np.array(self.scale.get(task, ())) for n, task in enumerate(self.tasks)},
@@ -243,7 +250,9 @@ class DeepRanker(Ranker):
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
         self.touched = np.asarray(arrays["touched"], bool)
-        self.codes = np.asarray(arrays["user_codes"], np.int32)
+        self.attributes = attribute_sizes(arrays)
+        n_users = int(arrays["users"][0])
+        self.codes = np.zeros((n_users - 1, len(self.attributes)), np.int32)
         self.space = FeatureSpace.restore(arrays)
         self.context = {
             name.partition("/")[2]: int(arrays[name][0]) for name in sorted(arrays) if name.startswith("context/")
@@ -253,9 +262,9 @@ class DeepRanker(Ranker):
         scales = {name[2]: tuple(arrays["/".join(name)].tolist()) for name in named}
         self.scale = {task: scale for task, scale in scales.items() if scale}
         self.sizes = Sizes(
-            len(self.codes) + 1,
+            n_users,
             len(self.touched) + 1,
-            tuple(arrays["code_sizes"].tolist()),
+            (*self.attributes.values(), *self.context.values()),
             self.space.dims,
             int(arrays["places"][0]),
             self.tasks,
@@ -284,10 +293,6 @@ class _Rows:
         ids = self.ranker.ids(part.user[rows].astype(np.int64), item, context)
         position = context.get(POSITION, np.ones(len(rows), np.int64)).astype(np.int64)
         return ids, item, self.past.bags(self.spans.at(rows), item), position
-
-
-def _table(columns: list[Int32], n: int) -> Int32:
-    return np.stack(columns, axis=1).astype(np.int32) if columns else np.zeros((n, 0), np.int32)
 
 
 def _scale(values: Float32) -> tuple[float, ...]:

@@ -15,7 +15,19 @@ import numpy as np
 from scipy import sparse
 
 from fusionrec.fusion.space import FeatureSpace
-from fusionrec.ranking.base import POSITION, Impressions, Int16, Known, Ranker, Watch, labelled, silent
+from fusionrec.ranking.base import (
+    POSITION,
+    Impressions,
+    Int16,
+    Known,
+    Ranker,
+    UserSet,
+    Watch,
+    attribute_sizes,
+    attribute_table,
+    labelled,
+    silent,
+)
 from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
 from fusionrec.types import Float32, Int64, ItemSet, Requests
 
@@ -50,9 +62,8 @@ class Tabular(Ranker):
         self.space = content_space(known, touched, WIDTH, seed)
         # Of choices a row's own would have to be left out, and that it was would give the answer away.
         self.shown = np.bincount(train.item, minlength=len(known.items)).astype(np.float32)
-        self.user_codes = np.stack([np.arange(len(known.users)) + 1, *known.users.codes.values()], axis=1).astype(
-            np.int32
-        )
+        self.attributes = dict(known.users.sizes)
+        self.meet(known.users)
         self.context = {n: int(train.context[n].max(initial=0)) + 1 for n in train.context if n != POSITION}
         places = int(train.context[POSITION].max(initial=0)) if POSITION in train.context else 0
         self.sizes = (
@@ -80,6 +91,9 @@ class Tabular(Ranker):
         user, item = part.user.astype(np.int64), part.item.astype(np.int64)
         return self._rows(user, item, past.bags(past.spans(part.user, part.time), item), part.context)
 
+    def meet(self, users: UserSet) -> None:
+        self.codes = attribute_table(users, self.attributes)
+
     def attach(self, items: ItemSet) -> None:
         at = {item: row for row, item in enumerate(self.fit_ids)}
         row = np.array([at.get(item, -1) for item in items.ids], np.int64)
@@ -103,9 +117,8 @@ class Tabular(Ranker):
             # Rounded: the order of a sum must not decide on which side of a tree's threshold a row falls.
             numbers.append(np.round((mean * mine).sum(1) / np.maximum(length, 1e-9), 4))
             numbers += list(mine[:, : self.components].T)
-        who = np.where((user >= 0) & (user < len(self.user_codes)), user, -1)
-        codes = [np.where(who >= 0, column, 0) for column in self.user_codes[who].T]
-        codes.insert(1, self.code[item])
+        who = np.where((user >= 0) & (user < len(self.codes)), user, -1)
+        codes = [who + 1, self.code[item], *(np.where(who >= 0, column[who], 0) for column in self.codes.T)]
         for name, size in self.context.items():
             value = context.get(name, np.zeros(n, np.int16))
             codes.append(np.where((value >= 0) & (value < size), value, 0))
@@ -135,7 +148,7 @@ class Tabular(Ranker):
             **self.space.arrays(),
             "touched": self.touched,
             "shown": self.shown,
-            "user_codes": self.user_codes,
+            **{f"attribute/{n}/{name}": np.array([size]) for n, (name, size) in enumerate(self.attributes.items())},
             "sizes": np.array(self.sizes, np.int64),
             **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
             **{f"task/{n}/{task}": np.array(self.bounds[task]) for n, task in enumerate(self.tasks)},
@@ -144,8 +157,9 @@ class Tabular(Ranker):
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
         self.touched, self.shown = np.asarray(arrays["touched"], bool), np.asarray(arrays["shown"], np.float32)
-        self.user_codes = np.asarray(arrays["user_codes"], np.int32)
         self.sizes = tuple(arrays["sizes"].tolist())
+        self.attributes = attribute_sizes(arrays)
+        self.codes = np.zeros((self.sizes[0] - 1, len(self.attributes)), np.int32)
         self.space = FeatureSpace.restore(arrays)
         self.context = {n.partition("/")[2]: int(arrays[n][0]) for n in sorted(arrays) if n.startswith("context/")}
         named = sorted((int(n), task, arrays[f"task/{n}/{task}"]) for _, n, task in _tasks(arrays))

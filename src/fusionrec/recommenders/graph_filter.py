@@ -7,9 +7,9 @@ what the neighbours of an item explain: score = y - s y P. So all is one item-it
 matrix of rank R; of the first the ``neighbours`` entries of each row with the largest magnitude are kept. l and s are
 chosen by validation, with the operators themselves, before anything is cut off.
 
-Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021, arXiv:2108.07567 (the blurring); Choi et
-al., "Blurring-sharpening process models for collaborative filtering", SIGIR 2023, arXiv:2211.09324. What they keep of
-the users (N itself) is not part of the fitted model here: it holds items alone.
+Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021, arXiv:2108.07567 (the blurring); Choi
+et al., "Blurring-sharpening process models for collaborative filtering", SIGIR 2023, arXiv:2211.09324. What they keep
+of the users (N itself) is not part of the fitted model here: it holds items alone.
 """
 
 from __future__ import annotations

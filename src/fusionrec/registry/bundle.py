@@ -1,7 +1,8 @@
-"""The bundle: what a model needs to answer, in three folders with three lifetimes.
+"""The bundle: what a recommender needs to answer, in folders with three lifetimes.
 
-``model/`` is what training learnt; ``catalogue/`` the items it answers about (metadata and vectors, refreshed without
-training); ``users/`` the histories by pseudonym, which are personal: erasable, never uploaded. Beside them lie
+``model/`` is what training learnt, and ``ranker/`` where a ranker judges the model's candidates; ``catalogue/`` the
+items they answer about (metadata and vectors, refreshed without training); ``users/`` the histories by pseudonym and
+the attributes that the ranker reads, which are personal: erasable, never uploaded. Beside them lie
 ``bundle.json`` and ``train_pairs.safetensors``: hashes of the pairs and users of the fit, so that a later comparison
 can tell which test pairs this model never saw, without the pairs. docs/contracts.md (data/bundle/) is the format.
 """
@@ -29,6 +30,7 @@ from fusionrec.registry.model import (
     load_model,
     save_model,
 )
+from fusionrec.registry.ranker import LoadedRanker, load_ranker, two_stage
 from fusionrec.registry.sealed import (
     FORMAT_VERSION,
     digest_of,
@@ -54,6 +56,7 @@ __all__ = [
     "load_model",
     "pair_hashes",
     "read_bundle_json",
+    "shared",
     "save_bundle",
     "save_model",
     "user_hashes",
@@ -76,7 +79,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle.
+    """A verified bundle; ``ranker`` None where candidates keep the model's order.
 
     ``pairs`` (N,) uint64: sorted hashes of the pairs of the fit (:func:`pair_hashes`); ``users`` (U,) uint64: hashes of
     the users in the order of the model's user rows; ``about``: bundle.json.
@@ -84,6 +87,7 @@ class Bundle:
 
     folder: Path
     model: LoadedModel
+    ranker: LoadedRanker | None
     catalogue: Catalogue
     pairs: NDArray[np.uint64]
     users: NDArray[np.uint64]
@@ -91,20 +95,45 @@ class Bundle:
     about: Mapping[str, Any]
     _attached: list[Any] = field(default_factory=list, repr=False, compare=False)
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those that the model or the ranker reads."""
+        return tuple(sorted({*self.model.modalities, *(self.ranker.modalities if self.ranker else ())}))
+
     def recommender(self) -> Recommender:
-        """The model attached to its own catalogue snapshot, ready to answer."""
+        """Attached to its own catalogue snapshot, with the attributes of users where it has them, ready to answer."""
+        if not self._attached:
+            self._attached.append(self.attached(self.catalogue.items, self._attributes()))
+        return self._attached[0]
+
+    def attached(self, items: ItemSet, users: pl.DataFrame | None = None) -> Recommender:
+        """The recommender over the catalogue ``items``. ``users``: pseudonyms with their attributes, which a ranker
+        reads; without them they are unknown to it. What was attached before is so no longer."""
         from fusionrec.recommenders.recommender import Recommender
 
-        if not self._attached:
-            self.model.retriever.attach(self.catalogue.items.only(*self.model.modalities))
-            self._attached.append(Recommender(retriever=self.model.retriever))
-        return self._attached[0]
+        self.model.retriever.attach(items.only(*self.model.modalities))
+        both = None
+        if self.ranker is not None:
+            self.ranker.attach(items)
+            both = two_stage(self.model.retriever, self.ranker)
+            if users is not None:  # the bundle names the users of the fit by hash alone
+                hashed = users.with_columns(_texts(user_hashes(users[Columns.USER])).alias(Columns.USER))
+                self.ranker.meet(hashed, _texts(self.users).to_list())
+        return both or Recommender(retriever=self.model.retriever)
+
+    def _attributes(self) -> pl.DataFrame | None:
+        if self.ranker is None or not (self.folder / "users").is_dir():
+            return None
+        return self._of_users("attributes.parquet")
+
+    def _of_users(self, file: str) -> pl.DataFrame:
+        import polars as pl
+
+        return pl.read_parquet(io.BytesIO(unseal(self.folder / "users", self.about["users"]).read(file)))
 
     def histories(self) -> pl.DataFrame:
         """``user_id`` (pseudonym), ``item_id``, ``timestamp``; IntegrityError where users/ is absent or altered."""
-        import polars as pl
-
-        return pl.read_parquet(io.BytesIO(unseal(self.folder / "users", self.about["users"]).read("histories.parquet")))
+        return self._of_users("histories.parquet")
 
 
 def pair_hashes(users: Iterable[str], items: Iterable[str]) -> NDArray[np.uint64]:
@@ -125,9 +154,16 @@ def _hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(joined, "<u8").astype(np.uint64)
 
 
-def bundle_digest(model: str, catalogue: str) -> str:
-    """The digest of a bundle: sha256 over the digests of its model and its catalogue."""
-    return hashlib.sha256(f"{model}\n{catalogue}".encode()).hexdigest()
+def _texts(hashes: NDArray[np.uint64]) -> pl.Series:
+    """Hashes as texts, which a table can be joined by."""
+    import polars as pl
+
+    return pl.Series(hashes.astype(np.uint64)).cast(pl.String)
+
+
+def bundle_digest(model: str, catalogue: str, ranker: str | None = None) -> str:
+    """The digest of a bundle: sha256 over the digests of its model, its catalogue and, where it has one, its ranker."""
+    return hashlib.sha256("\n".join((model, catalogue, *((ranker,) if ranker else ()))).encode()).hexdigest()
 
 
 def save_bundle(
@@ -142,15 +178,19 @@ def save_bundle(
     users: Iterable[str],
     metrics: Mapping[str, Any],
     temporal: bool = False,
+    ranker: Path | None = None,
+    attributes: pl.DataFrame | None = None,
 ) -> str:
-    """Write the bundle of a model folder; returns its digest.
+    """Write the bundle of a model folder, and of the ``ranker`` folder behind it; returns its digest.
 
     ``table``: metadata of the items, any order; ``items``: the catalogue with its vectors; ``fingerprints``: modality
     -> encoder fingerprint; ``histories``: what users did, by pseudonym; ``trained``: the pairs that the fit saw
     (``user_id``, ``item_id``); ``users``: pseudonyms in the order of the model's user rows; ``metrics``: the headline.
-    ``temporal``: every pair of the test split is later than every pair that the fit saw.
+    ``temporal``: every pair of the test split is later than every pair that the fit saw. ``attributes``: the table of
+    users (``user_id``, attributes), kept for a ranker.
     """
     trained_model = load_model(model)
+    judge = load_ranker(ranker).digest if ranker is not None else None
     pairs = arrays_to_bytes(
         {
             "pairs": np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM])),
@@ -160,22 +200,28 @@ def save_bundle(
 
     with fresh_folder(folder) as target:
         shutil.copytree(model, target / "model")
+        if ranker is not None:
+            shutil.copytree(ranker, target / "ranker")
         catalogue = save_catalogue(target / "catalogue", table, items, fingerprints)
         ordered = histories.select(Columns.USER, Columns.ITEM, Columns.TIME).sort(
             Columns.USER, Columns.TIME, Columns.ITEM, nulls_last=True
         )
+        tables = {"histories.parquet": _parquet(ordered)}
+        if ranker is not None:
+            tables["attributes.parquet"] = _parquet(_sorted_users(attributes))
         people = seal(
             target / "users",
-            {"histories.parquet": _parquet(ordered)},
+            tables,
             {"n_users": ordered[Columns.USER].n_unique(), "n_pairs": ordered.height},
         )
         write_bytes(target / PAIRS, pairs)
         about = {
             "format_version": FORMAT_VERSION,
             "model": trained_model.digest,
+            "ranker": judge,
             "catalogue": catalogue,
             "users": people,
-            "bundle": bundle_digest(trained_model.digest, catalogue),
+            "bundle": bundle_digest(trained_model.digest, catalogue, judge),
             "metrics": dict(metrics),
             "temporal": temporal,
             "files": {PAIRS: sha256_file(target / PAIRS)},
@@ -183,6 +229,14 @@ def save_bundle(
         write_bytes(target / BUNDLE, to_json({**about, "digest": digest_of(about)}))
 
     return str(read_bundle_json(folder)["bundle"])
+
+
+def _sorted_users(attributes: pl.DataFrame | None) -> pl.DataFrame:
+    import polars as pl
+
+    if attributes is None:
+        return pl.DataFrame(schema={Columns.USER: pl.String})
+    return attributes.unique(Columns.USER, keep="first", maintain_order=True).sort(Columns.USER)
 
 
 def save_catalogue(folder: Path, table: pl.DataFrame, items: ItemSet, fingerprints: Mapping[str, str]) -> str:
@@ -235,19 +289,24 @@ def read_bundle_json(folder: Path) -> dict[str, Any]:
     """bundle.json with its own digest and the joined digest checked."""
     about = read_manifest(folder / BUNDLE)
     if about.get("digest") != digest_of(about) or about.get("bundle") != bundle_digest(
-        str(about.get("model")), str(about.get("catalogue"))
+        str(about.get("model")), str(about.get("catalogue")), about.get("ranker")
     ):
         raise IntegrityError(f"{folder.name}/{BUNDLE} was changed: its digest does not match; the bundle is not loaded")
     return about
 
 
 def verify_bundle(folder: Path, about: Mapping[str, Any]) -> None:
-    """Check what is shared (model, catalogue, hashed pairs) against bundle.json; opens nothing."""
+    """Check what is shared (:func:`shared`) against bundle.json; opens nothing."""
     path = folder / PAIRS
     if not path.is_file() or sha256_file(path) != about["files"].get(PAIRS):
         raise IntegrityError(f"{folder.name}/{PAIRS} does not match its recorded sha256; the bundle is not loaded")
-    unseal(folder / "model", about["model"])
-    unseal(folder / "catalogue", about["catalogue"])
+    for part in shared(about):
+        unseal(folder / part, about[part])
+
+
+def shared(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """The folders of a bundle that hold nothing personal, in the order of bundle.json's digest."""
+    return ("model", "catalogue", *(("ranker",) if about.get("ranker") else ()))
 
 
 def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True) -> Bundle:
@@ -262,7 +321,7 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
             f"{folder.name} is another bundle than the one recorded (found digest {about['bundle'][:12]}, expected "
             f"{expected[:12]}); it is not loaded"
         )
-    allowed = {"model", "catalogue", BUNDLE, PAIRS} | ({"users"} if users else set())
+    allowed = {*shared(about), BUNDLE, PAIRS} | ({"users"} if users else set())
     found = {entry.name for entry in folder.iterdir()}
     if odd := sorted(found ^ allowed):
         state = "does not belong to a bundle" if odd[0] in found else "is missing"
@@ -272,13 +331,15 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
         unseal(folder / "users", about["users"])
     catalogue = load_catalogue(folder / "catalogue", about["catalogue"])
     model = load_model(folder / "model", about["model"])
-    if lacking := sorted(set(model.modalities) - set(catalogue.items.modalities)):
-        raise ConfigError(f"the model reads {lacking}, the catalogue snapshot of {folder.name} has no such vectors")
+    ranker = load_ranker(folder / "ranker", about["ranker"]) if about.get("ranker") else None
     content = (folder / PAIRS).read_bytes()
     if hashlib.sha256(content).hexdigest() != about["files"][PAIRS]:
         raise IntegrityError(f"{folder.name}/{PAIRS} changed while it was being read; it is not loaded")
     hashes = bytes_to_arrays(content)
-    return Bundle(folder, model, catalogue, hashes["pairs"], hashes["users"], about["bundle"], about)
+    bundle = Bundle(folder, model, ranker, catalogue, hashes["pairs"], hashes["users"], about["bundle"], about)
+    if lacking := sorted(set(bundle.modalities) - set(catalogue.items.modalities)):
+        raise ConfigError(f"the model reads {lacking}, the catalogue snapshot of {folder.name} has no such vectors")
+    return bundle
 
 
 def _parquet(table: pl.DataFrame) -> bytes:

@@ -21,17 +21,18 @@ def inert(value: Any, limit: int = 200) -> str:
 
 def model_card(
     manifest: Mapping[str, Any], about: Mapping[str, Any], *, name: str, rows: Sequence[Mapping[str, Any]],
-    sizes: Mapping[str, Any], protocol: Mapping[str, Any],
+    sizes: Mapping[str, Any], protocol: Mapping[str, Any], ranker: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
-    """``manifest``: the model's; ``about``: bundle.json; ``rows``: table.json (model, label, slice, metric,
-    mean, low, high, n); ``sizes``: what it was made from; ``protocol``: how it was measured."""
+    """``manifest``: the model's, ``ranker``: that of the ranker behind it; ``about``: bundle.json; ``rows``: table.json
+    (model, label, slice, metric, mean, low, high, n); ``sizes``: what it was made from; ``protocol``: how it was
+    measured."""
     lines = [
         "---",
         "library_name: fusionrec",
         "tags: [recommender-system, multimodal]",
         "---",
         "",
-        *_what(manifest, about, name),
+        *_what(manifest, about, name, ranker),
         "## Inputs",
         "",
         *_inputs(manifest),
@@ -63,20 +64,34 @@ _LIMITS = (
 )
 
 
-def _what(manifest: Mapping[str, Any], about: Mapping[str, Any], name: str) -> list[str]:
+def _what(
+    manifest: Mapping[str, Any], about: Mapping[str, Any], name: str, ranker: Mapping[str, Any] | None
+) -> list[str]:
     kind, modalities = inert(manifest["kind"]), sorted(manifest["modalities"])
     over = f"over {', '.join(inert(m) for m in modalities)}" if modalities else "that uses interactions only"
     return [
         f"# {inert(name)}: {kind}",
         "",
         f"A recommender of kind `{kind}` {over}.",
+        *_behind(ranker),
         "",
         f"- bundle digest: `{about['bundle']}`",
         f"- model digest: `{about['model']}`",
+        *([f"- ranker digest: `{about['ranker']}`"] if about.get("ranker") else []),
         f"- catalogue digest: `{about['catalogue']}`",
         f"- seed: {inert(manifest['seed'])}",
         f"- latest training interaction: {inert(manifest['train_end'] or 'the log has no timestamps')}",
         "",
+    ]
+
+
+def _behind(ranker: Mapping[str, Any] | None) -> list[str]:
+    if ranker is None:
+        return []
+    how = ranker["behind"]
+    return [
+        f"Its first {how['depth']} candidates are put in order by its own score (weight {how['trust']:g}) and by the "
+        f"chance of a {inert(how['task'])} that a ranker of kind `{inert(ranker['kind'])}` gives them.",
     ]
 
 

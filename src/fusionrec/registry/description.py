@@ -25,6 +25,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
     manifest = bundle.model.manifest
     return {
         "train": manifest["spec"],
+        "ranker": behind(bundle),
         "modalities": manifest["modalities"],
         "seed": manifest["seed"],
         "latest training interaction": manifest["train_end"],
@@ -32,6 +33,15 @@ def facts(bundle: Bundle) -> dict[str, Any]:
         "training users": len(bundle.users),
         "catalogue items": len(bundle.catalogue.items),
     }
+
+
+def behind(bundle: Bundle) -> Any:
+    """The ranker that judges the model's candidates, as settings; the word "none" where there is none."""
+    if bundle.ranker is None:
+        return "none"
+    manifest = bundle.ranker.manifest
+    how = {key: manifest["behind"][key] for key in ("task", "depth", "trust")}
+    return {**manifest["spec"]["ranker"], "seed": manifest["seed"], "behind": how}
 
 
 def changes(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from fusionrec.data import split
 from fusionrec.evaluation import slices
 from fusionrec.evaluation.protocol import Result, evaluate, take
 from fusionrec.evaluation.significance import paired
-from fusionrec.recommenders.base import Retriever
+from fusionrec.recommenders.recommender import Recommender
 from fusionrec.registry.bundle import Bundle, pair_hashes, user_hashes
 from fusionrec.types import Columns, Int64, Interactions, ItemSet, Requests
 
@@ -46,10 +46,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model attached to the common catalogue; ``users`` (B,) maps requests to its own user rows, -1 for unknown."""
+    """A recommender attached to the common catalogue; ``rows``: hash of a user -> the user's row in its fit."""
 
     name: str
-    retriever: Retriever
+    recommender: Recommender
     rows: Mapping[int, int]
 
     def requests(self, asked: split.Asked) -> Requests:
@@ -94,8 +94,10 @@ def common_set(data: split.SplitData, bundles: Sequence[Bundle]) -> CommonSet:
     )
 
 
-def contender(name: str, bundle: Bundle, items: ItemSet, fingerprints: Mapping[str, str]) -> Contender:
-    """The model of a bundle, attached to the common catalogue ``items``.
+def contender(
+    name: str, bundle: Bundle, items: ItemSet, fingerprints: Mapping[str, str], users: pl.DataFrame | None = None
+) -> Contender:
+    """The recommender of a bundle, attached to the common catalogue ``items``; ``users``: their attributes.
 
     Its vectors are the current ones where the encoder is the same, else those of its own snapshot (an item that the
     snapshot lacks is then absent, as it was for that model).
@@ -104,7 +106,7 @@ def contender(name: str, bundle: Bundle, items: ItemSet, fingerprints: Mapping[s
     at = {item: row for row, item in enumerate(own.items.ids)}
     rows = np.array([at.get(i, -1) for i in items.ids], np.int64)
     parts: dict[str, dict[str, Any]] = {"features": {}, "present": {}, "group": {}}
-    for m in bundle.model.modalities:
+    for m in bundle.modalities:
         current = fingerprints.get(m) == own.fingerprints[m]
         for part, arrays in parts.items():
             if current:
@@ -112,8 +114,8 @@ def contender(name: str, bundle: Bundle, items: ItemSet, fingerprints: Mapping[s
             else:
                 old = getattr(own.items, part)[m]
                 arrays[m] = np.where((rows >= 0).reshape(-1, *[1] * (old.ndim - 1)), old[rows], old.dtype.type(0))
-    bundle.model.retriever.attach(ItemSet(items.ids, **parts))
-    return Contender(name, bundle.model.retriever, {int(h): row for row, h in enumerate(bundle.users)})
+    recommender = bundle.attached(ItemSet(items.ids, **parts), users)
+    return Contender(name, recommender, {int(h): row for row, h in enumerate(bundle.users)})
 
 
 def popularity(train: Interactions, items: ItemSet, users: Sequence[str]) -> Contender:
@@ -122,7 +124,7 @@ def popularity(train: Interactions, items: ItemSet, users: Sequence[str]) -> Con
 
     model = Popularity().build()
     model.fit(train, train.select(np.zeros(len(train), bool)), items.only())
-    return Contender("popularity", model, {int(h): row for row, h in enumerate(user_hashes(users))})
+    return Contender("popularity", Recommender(model), {int(h): row for row, h in enumerate(user_hashes(users))})
 
 
 def canary(model: Contender, asked: split.Asked, k: int) -> list[str]:
@@ -130,10 +132,10 @@ def canary(model: Contender, asked: split.Asked, k: int) -> list[str]:
     requests = take(model.requests(asked), np.arange(min(CANARIES, len(asked.users))))
     n_items = requests.history.shape[1]
     try:
-        scores = model.retriever.score(requests)
+        scores = model.recommender.retriever.score(requests)
         if scores.shape != (len(requests), n_items):
             return [f"canary: scores of shape {scores.shape}, expected {(len(requests), n_items)}"]
-        items, values = model.retriever.recommend(requests, k)
+        items, values = model.recommender.recommend(requests, k)
     except Exception as error:  # whatever a broken model raises, it is the model that is refused
         return [f"canary: {' '.join(str(error).split())[:160] or type(error).__name__}"]
     if np.isnan(values).any() or items.shape != (len(requests), k) or items.max(initial=-1) >= n_items:
@@ -169,7 +171,7 @@ def judge(
         if part.name == "all" or part.name.startswith(FLOORED)
     ]
     ours, theirs = (
-        evaluate(model.retriever, model.requests(asked), parts, (rules.k,), name=model.name)
+        evaluate(model.recommender, model.requests(asked), parts, (rules.k,), name=model.name)
         for model in (challenger, opponent)
     )
     return found | _compare(ours, theirs, str(found["metric"]), rules)

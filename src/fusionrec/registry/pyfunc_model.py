@@ -45,7 +45,7 @@ class BundleModel(PythonModel):
             shape=(len(histories), len(self.row)),
         )
         requests = Requests(np.array([self.user_row.get(int(key), -1) for key in keys], np.int64), history)
-        items, scores = self.recommender.retriever.recommend(requests, k)
+        items, scores = self.recommender.recommend(requests, k)
         ids = self.bundle.catalogue.items.ids
         return pd.DataFrame(
             {

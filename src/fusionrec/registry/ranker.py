@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fusionrec.ranking.attributes import Coding
 from fusionrec.ranking.base import Ranker
 from fusionrec.recommenders.base import Retriever
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.registry.model import about_manifest, built, read_fitted, seal_fitted
 from fusionrec.registry.sealed import unseal
+from fusionrec.types import ItemSet
+
+if TYPE_CHECKING:
+    import polars as pl
 
 MAIN, BARE = "ranker", "without-content"
 """The folders of the chosen ranker and of itself without content; a baseline's carries the name of its kind."""
@@ -19,13 +24,21 @@ MAIN, BARE = "ranker", "without-content"
 
 @dataclass(frozen=True)
 class LoadedRanker:
-    """A restored ranker. ``ranker.attach(items.only(*modalities))`` must follow before predicting."""
+    """A restored ranker. :meth:`attach` must follow before predicting, :meth:`meet` where users have attributes."""
 
     ranker: Ranker
     label: str
     modalities: tuple[str, ...]
     manifest: Mapping[str, Any]
     digest: str
+
+    def attach(self, items: ItemSet) -> None:
+        """Bind the catalogue, of which the ranker reads its own modalities."""
+        self.ranker.attach(items.only(*self.modalities))
+
+    def meet(self, users: pl.DataFrame, ids: Sequence[str]) -> None:
+        """Bind the attributes in ``users`` (``user_id``, attributes) of the users ``ids`` of the fit, in its order."""
+        self.ranker.meet(Coding.from_json(self.manifest["attributes"]).of(users, ids))
 
 
 def save_ranker(
@@ -36,6 +49,7 @@ def save_ranker(
     label: str,
     modalities: Mapping[str, Mapping[str, Any]],
     surfaces: Sequence[str],
+    coding: Coding,
     seed: int,
     curve: Sequence[Mapping[str, float]] = (),
     behind: Mapping[str, Any] | None = None,
@@ -43,7 +57,8 @@ def save_ranker(
     """Write a fitted ranker to ``folder`` (replacing it as a whole); returns its digest.
 
     ``spec``: ``{"ranker": ..., "fusion": ...}`` as JSON, from which it is rebuilt; ``modalities``: name -> {"encoder",
-    "fingerprint"} of those it was given; ``surfaces``: the names that its context codes from 1 stand for;
+    "fingerprint"} of those it was given; ``surfaces``: the names that its context codes from 1 stand for; ``coding``:
+    how the attributes of users were coded, without which nobody could tell it who they are;
     ``behind``: how a Recommender orders the candidates of retrieval by it (``task``, ``depth``, ``trust``).
     """
     manifest = {
@@ -52,6 +67,7 @@ def save_ranker(
         "label": label,
         "modalities": {name: dict(value) for name, value in modalities.items()},
         "surfaces": list(surfaces),
+        "attributes": coding.as_json(),
         "seed": seed,
         "tasks": list(ranker.tasks),
         "behind": dict(behind) if behind else None,
@@ -71,11 +87,17 @@ def load_ranker(folder: Path, expected: str | None = None) -> LoadedRanker:
     return LoadedRanker(ranker, label, modalities, manifest, sealed.digest)
 
 
+def stands_behind(manifest: Mapping[str, Any]) -> bool:
+    """Whether validation lets the ranker of this manifest judge the candidates of retrieval at all."""
+    how = manifest["behind"]
+    return bool(how) and how["trust"] < 1
+
+
 def two_stage(retriever: Retriever, loaded: LoadedRanker) -> Recommender | None:
     """The retriever with this ranker behind it, as validation chose it; None where validation trusts retrieval alone,
     and for a ranker that was not tried behind one."""
     behind = loaded.manifest["behind"]
-    if not behind or behind["trust"] >= 1:
+    if not stands_behind(loaded.manifest):
         return None
     return Recommender(retriever, loaded.ranker, depth=behind["depth"], task=behind["task"], trust=behind["trust"])
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from fusionrec.errors import UsageError
 from fusionrec.registry import tracking
-from fusionrec.registry.bundle import verify_bundle
+from fusionrec.registry.bundle import read_bundle_json, shared, verify_bundle
 from fusionrec.registry.mlflow_store import CHALLENGER, Registered, get, seen
 from fusionrec.registry.recording import Entry, log_run
 
@@ -64,7 +64,7 @@ def _create(
 
     verify_bundle(entry.bundle, about)
     experiment_id = experiment_of(client, where, experiment)
-    digests = {"bundle_digest": about["bundle"], "model_digest": about["model"], "catalogue_digest": about["catalogue"]}
+    digests = {"bundle_digest": about["bundle"]} | {f"{part}_digest": about[part] for part in shared(about)}
     tags = {**entry.tags, **digests}
     for left in client.search_runs([experiment_id], f"tags.bundle_digest = '{about['bundle']}' and status = 'RUNNING'"):
         client.set_terminated(left.info.run_id, RunStatus.to_string(RunStatus.KILLED))  # of a registration that died
@@ -109,7 +109,7 @@ def _log_model(client: Any, run_id: str, name: str, tags: Mapping[str, str], ent
     with tempfile.TemporaryDirectory() as folder:
         public = Path(folder) / "bundle"
         public.mkdir()
-        for part in ("model", "catalogue"):  # users/ holds personal data and stays at home
+        for part in shared(read_bundle_json(entry.bundle)):  # users/ holds personal data and stays at home
             shutil.copytree(entry.bundle / part, public / part)
         for part in ("bundle.json", "train_pairs.safetensors"):
             shutil.copy(entry.bundle / part, public / part)

@@ -55,7 +55,8 @@ STAGES: dict[str, Stage] = {
             "data/tables/items",
         ), ("data/evaluation",)),
         Stage("bundle", ("modalities",), (
-            "data/model", *_SPLITS, "data/embeddings", "data/tables/items", "data/evaluation/metrics.json",
+            "data/model", "data/rankers", *_SPLITS, _SHOWN[3], "data/embeddings", "data/tables/items",
+            "data/evaluation/metrics.json",
         ), ("data/bundle",)),
     )
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -12,8 +13,12 @@ from fusionrec.config import Params
 from fusionrec.data import split, tables
 from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import DataRejected
+from fusionrec.evaluation import table
 from fusionrec.paths import Paths
+from fusionrec.ranking import frame
 from fusionrec.registry.bundle import save_bundle
+from fusionrec.registry.ranker import MAIN, stands_behind
+from fusionrec.registry.sealed import read_manifest
 from fusionrec.types import Columns, ItemSet, Report
 
 
@@ -27,6 +32,7 @@ def run(params: Params, paths: Paths) -> Report:
     names = tuple(sorted(params.modalities))
     items = embeddings.load(paths, names) if names else ItemSet(ids=data.items)
     seen = pl.concat([data.frames["train"], data.frames["valid"]])
+    ranker = behind(paths)
     digest = save_bundle(
         paths.bundle,
         paths.model,
@@ -36,8 +42,10 @@ def run(params: Params, paths: Paths) -> Report:
         histories=pl.concat([seen, data.frames["test"]]).unique([Columns.USER, Columns.ITEM]),
         trained=seen,
         users=data.users,
-        metrics=headline(json.loads(metrics_file.read_text("utf-8"))),
+        metrics=headline(json.loads(metrics_file.read_text("utf-8")), ranker is not None),
         temporal=is_temporal(seen, data.frames["test"]),
+        ranker=ranker,
+        attributes=frame.read_users(paths),
     )
     size = sum(file.stat().st_size for file in paths.bundle.rglob("*") if file.is_file())
     return Report(
@@ -49,9 +57,16 @@ def run(params: Params, paths: Paths) -> Report:
     )
 
 
-def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The main model's metrics over all test pairs."""
-    return dict(metrics.get("model", {}).get("all", {}))
+def behind(paths: Paths) -> Path | None:
+    """The folder of the ranker that judges the model's candidates; None where there is none, or validation trusts the
+    model's own order alone."""
+    folder = paths.rankers / MAIN
+    return folder if folder.is_dir() and stands_behind(read_manifest(folder / "manifest.json")) else None
+
+
+def headline(metrics: dict[str, Any], ranked: bool) -> dict[str, Any]:
+    """What is bundled, over all test pairs: the main model, or the two stages."""
+    return dict(metrics.get(table.TWO_STAGE if ranked else table.MAIN, {}).get("all", {}))
 
 
 def is_temporal(seen: pl.DataFrame, test: pl.DataFrame) -> bool:

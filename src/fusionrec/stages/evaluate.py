@@ -115,7 +115,7 @@ def read(params: Params, paths: Paths) -> Given:
         raise DataRejected("the embeddings and the splits speak of different items: run the stages from split on again")
     train_count = np.bincount(data.train.item, minlength=len(items))
     parts = slices.build(asked.requests, asked.positives, train_count == 0, items.present)
-    models, rankers = load_models(paths, data, items), load(paths, items)
+    models, rankers = load_models(paths, data, items), load(paths, data, items)
     labels = {name: table.label(name, model.label, model.modalities) for name, model in models.items()}
     labels |= {name: table.label(name) for name in ("oracle", "random")}
     about = about_items(paths)

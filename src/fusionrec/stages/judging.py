@@ -18,6 +18,7 @@ from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import IntegrityError
 from fusionrec.evaluation import changes
 from fusionrec.paths import Paths
+from fusionrec.ranking import frame
 from fusionrec.registry import description, gate, mlflow_store
 from fusionrec.registry.bundle import Bundle, load_bundle, pair_hashes
 from fusionrec.registry.mlflow_store import CHAMPION, Registered
@@ -118,7 +119,7 @@ def _rules(params: Params) -> gate.Rules:
 
 def _splits(paths: Paths) -> str:
     """One digest of what the comparison is made on."""
-    files = [paths.splits / f"{name}.parquet" for name in ("items", *PARTS)]
+    files = [paths.splits / f"{name}.parquet" for name in ("items", "users", *PARTS)]
     return hashlib.sha256("\n".join(sha256_file(f) for f in files if f.is_file()).encode()).hexdigest()
 
 
@@ -134,10 +135,11 @@ def _compare(
     names = tuple(sorted(params.modalities))
     items = embeddings.load(paths, names) if names else ItemSet(ids=data.items)
     prints = {name: str(embeddings.describe(paths, name)["fingerprint"]) for name in names}
+    users = frame.read_users(paths)
     common = gate.common_set(data, [bundle] if theirs is None else [bundle, theirs])
-    contender = gate.contender(f"version {challenger.version}", bundle, items, prints)
+    contender = gate.contender(f"version {challenger.version}", bundle, items, prints, users)
     if champion is not None and theirs is not None:
-        other = gate.contender(f"champion (version {champion.version})", theirs, items, prints)
+        other = gate.contender(f"champion (version {champion.version})", theirs, items, prints, users)
     elif _trained_on(data, bundle):
         other = gate.popularity(data.train, items, data.users)
     else:

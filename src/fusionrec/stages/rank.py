@@ -106,6 +106,7 @@ def _one(
         label=spec.kind,
         modalities={m: embeddings.describe(paths, m) for m in use.modalities},
         surfaces=given.shown.surfaces,
+        coding=given.shown.coding,
         seed=seed,
         curve=curve,
         behind=behind,

@@ -43,16 +43,19 @@ def label(name: str, rankers: dict[str, LoadedRanker]) -> str:
     return f"{rankers[MAIN].label} without content" if name == BARE else rankers[name].label
 
 
-def load(paths: Paths, items: ItemSet) -> dict[str, LoadedRanker]:
-    """Every ranker by folder name, the chosen one first, attached. Raises DataRejected where the stage rank has not
-    run, or with other modalities."""
+def load(paths: Paths, data: SplitData, items: ItemSet) -> dict[str, LoadedRanker]:
+    """Every ranker by folder name, the chosen one first, attached, with the attributes of its users.
+
+    Raises DataRejected where the stage rank has not run, or with other modalities."""
     if not paths.rankers.is_dir():
         raise DataRejected("data/rankers is missing: run the stage rank first")
     names = sorted((f.name for f in paths.rankers.iterdir() if f.is_dir()), key=lambda n: (n != MAIN, n != BARE, n))
+    users = frame.read_users(paths)
     rankers = {name: load_ranker(paths.rankers / name) for name in names if not name.startswith(".")}
     for one in rankers.values():
         need(f"the ranker {one.label!r}", one.modalities, items, "rank")
-        one.ranker.attach(items.only(*one.modalities))
+        one.attach(items)
+        one.meet(users, data.users)
     return rankers
 
 

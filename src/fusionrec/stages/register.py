@@ -27,6 +27,8 @@ from fusionrec.registry.sealed import read_manifest, sha256_file
 from fusionrec.registry.verdict import comparison, genuine, row
 from fusionrec.types import Report
 
+SECTIONS = {"train", "rank", "split", "modalities", "positives", "evaluate"}
+"""Of params.yaml, what made the version."""
 _CONTEXTS = {"train": "training", "valid": "validation", "test": "test"}
 
 
@@ -88,12 +90,14 @@ def _judge(params: Params, paths: Paths, found: Registered, report: Report) -> N
 def gather(params: Params, paths: Paths, about: dict[str, Any]) -> recording.Entry:
     """What a new version records; read only when there is something to register."""
     manifest = read_manifest(paths.bundle / "model" / "manifest.json")
-    resolved = params.model_dump(mode="json", include={"train", "split", "modalities", "positives", "evaluate"})
+    resolved = params.model_dump(mode="json", include=SECTIONS)
     sets = datasets(paths)
     table = _json(paths.evaluation / "table.json") or []
+    judge = paths.bundle / "ranker" / "manifest.json"
     card = model_card(
         manifest,
         about,
+        ranker=read_manifest(judge) if about.get("ranker") else None,
         name=params.registry.name,
         rows=table,
         sizes={d.context: f"{d.rows} pairs, {d.kind} {d.digest}" for d in sets},
