@@ -47,7 +47,7 @@ from fusionrec.monitoring.compare import compare  # noqa: E402
 from fusionrec.monitoring.descriptors import DECODED, Column, Described  # noqa: E402
 from fusionrec.monitoring.sides import Side  # noqa: E402
 from fusionrec.paths import Paths  # noqa: E402
-from fusionrec.registry.bundle import load_model  # noqa: E402
+from fusionrec.registry.model import load_model  # noqa: E402
 from fusionrec.stages import monitor  # noqa: E402
 from fusionrec.types import Columns as C  # noqa: E402
 from fusionrec.types import ItemSet  # noqa: E402

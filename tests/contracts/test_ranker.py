@@ -123,8 +123,20 @@ def test_arrays_restore_the_same_predictions_bit_for_bit(kind: str) -> None:
     other.restore(load(save({k: np.ascontiguousarray(v) for k, v in ranker.arrays().items()})), data.items.ids)
     other.attach(data.items)
     assert other.tasks == ranker.tasks
+    for task, value in other.predict(asked(data), candidates()).items():  # who the users are is not told yet
+        assert np.isfinite(value).all() and (task in other.values or ((value >= 0) & (value <= 1)).all())
+    other.meet(known(data).users)
     for task, value in ranker.predict(asked(data), candidates()).items():
         np.testing.assert_array_equal(other.predict(asked(data), candidates())[task], value)
+
+
+def test_what_is_learnt_holds_no_attribute_of_a_user(kind: str) -> None:
+    data = w.world()
+    codes = [column for column in known(data).users.codes.values() if len(np.unique(column)) > 1]
+    assert codes
+    for name, array in fitted(kind).arrays().items():
+        columns = array.T if array.ndim == 2 else array[None]
+        assert not any(c.shape == a.shape and (c == a).all() for c in columns for a in codes), name
 
 
 def test_the_same_seed_gives_the_same_bits(kind: str) -> None:
@@ -138,6 +150,7 @@ def test_another_order_of_the_catalogue_and_new_items_change_nothing_for_an_item
     data = w.world()
     ranker = SPECS[kind].build()
     ranker.restore(fitted(kind).arrays(), data.items.ids)
+    ranker.meet(known(data).users)
     ranker.attach(data.items)
     before = ranker.predict(asked(data), candidates())
     rows = np.random.default_rng(4).permutation(w.ITEMS)

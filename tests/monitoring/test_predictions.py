@@ -20,7 +20,7 @@ from fusionrec.monitoring.verdict import Measure, judge
 from fusionrec.recommenders.content import Content
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
-from fusionrec.registry.bundle import LoadedModel, load_model, save_model
+from fusionrec.registry.model import LoadedModel, load_model, save_model
 from fusionrec.types import Columns as C
 from fusionrec.types import Interactions, ItemSet, item_order
 

@@ -24,7 +24,8 @@ import pytest
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.registry import mlflow_store, recording, registering
-from fusionrec.registry.bundle import read_bundle_json, save_bundle, save_model
+from fusionrec.registry.bundle import read_bundle_json, save_bundle
+from fusionrec.registry.model import save_model
 from fusionrec.types import Interactions, ItemSet, item_order
 
 N_USERS, N_ITEMS, D = 67, 31, 7

@@ -21,8 +21,9 @@ from fusionrec.paths import Paths
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.registry import description, mlflow_store, registering, tracking
-from fusionrec.registry.bundle import load_bundle, save_model
+from fusionrec.registry.bundle import load_bundle
 from fusionrec.registry.card import inert, model_card
+from fusionrec.registry.model import save_model
 from fusionrec.stages import bundle, judging, promote, register
 
 HOSTILE = "<script>alert(1)</script>|[x](javascript:y)\n# h `c`"

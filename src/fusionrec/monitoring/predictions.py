@@ -21,7 +21,7 @@ from fusionrec.monitoring import drift, words
 from fusionrec.monitoring.descriptors import Column
 from fusionrec.monitoring.spec import Monitor
 from fusionrec.monitoring.verdict import PREDICTIONS, Measure
-from fusionrec.registry.bundle import LoadedModel
+from fusionrec.registry.model import LoadedModel
 from fusionrec.types import Columns as C
 from fusionrec.types import ItemSet, Requests
 

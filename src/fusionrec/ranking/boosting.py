@@ -18,7 +18,7 @@ from fusionrec.ranking.base import Ranker, RankerSpec
 from fusionrec.ranking.tabular import Table, Tabular
 from fusionrec.types import Float32, Float64
 
-PARTS = ("feature_idx", "num_threshold", "left", "right", "is_leaf", "value")
+PARTS = ("feature_idx", "num_threshold", "missing_go_to_left", "left", "right", "is_leaf", "value")
 IDS = 2  # the first codes are user and item
 
 
@@ -91,7 +91,7 @@ def _forest(trees: list[np.ndarray], start: float) -> dict[str, np.ndarray]:
             parts = [part.astype(np.int64) + first for part, first in zip(parts, root, strict=True)]
         empty = np.zeros(0, np.float64 if name in ("num_threshold", "value") else np.int64)
         forest[name] = np.concatenate(parts) if parts else empty
-    forest["is_leaf"] = forest["is_leaf"].astype(bool)
+    forest |= {name: forest[name].astype(bool) for name in ("is_leaf", "missing_go_to_left")}
     return forest | {"root": root, "start": np.array([start])}
 
 
@@ -104,7 +104,8 @@ def _steps(forest: Mapping[str, np.ndarray], x: Float64) -> Any:
             if not len(inner):
                 break
             at = node[inner]
-            left = x[inner, forest["feature_idx"][at]] <= forest["num_threshold"][at]
+            value = x[inner, forest["feature_idx"][at]]
+            left = np.where(np.isnan(value), forest["missing_go_to_left"][at], value <= forest["num_threshold"][at])
             node[inner] = np.where(left, forest["left"][at], forest["right"][at])
         yield forest["value"][node]
 

@@ -24,6 +24,7 @@ from pydantic import Field, PositiveInt
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.concat import Concat
 from fusionrec.fusion.space import FeatureSpace
+from fusionrec.ranking import calibration
 from fusionrec.ranking.base import (
     POSITION,
     Impressions,
@@ -38,6 +39,7 @@ from fusionrec.ranking.base import (
     labelled,
     silent,
 )
+from fusionrec.ranking.calibration import Calibrated
 from fusionrec.ranking.heads import AnyHead
 from fusionrec.ranking.heads.shared_bottom import SharedBottom
 from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
@@ -88,7 +90,7 @@ class Sizes:
     tasks: tuple[str, ...]
 
 
-class DeepRanker(Ranker):
+class DeepRanker(Calibrated, Ranker):
     """Fits and predicts through the network of its spec."""
 
     def __init__(self, spec: DeepSpec, fusion: FusionSpec) -> None:
@@ -122,6 +124,7 @@ class DeepRanker(Ranker):
         self.attach(known.items)
         self._train(train, valid, known, seed, watch)
         self.net.eval()
+        self._calibrate(_Rows(self, valid, Past(known.history, self.spec.last)))
 
     def _network(self) -> Any:
         from fusionrec.ranking.network import Network
@@ -156,6 +159,42 @@ class DeepRanker(Ranker):
             return -float((total / np.maximum(count, 1)).sum() / max(int((count > 0).sum()), 1))
 
         train(self.net, batches, validate, how, watch, seed, how.batch * self.net.work)
+
+    def _calibrate(self, part: _Rows) -> None:
+        """By these rows, the place taken out: how much it is seen is no part of how much an item is wanted."""
+        empty = np.zeros(0, np.float32)
+        wanted = {task: [empty] for task in self.tasks if task not in self.values}
+        seen = {task: [empty] for task in wanted}
+        for start in range(0, len(part.rows), PAIRS):
+            rows = np.arange(start, min(start + PAIRS, len(part.rows)))
+            for task, (value, place) in self._answers(self._inputs(*part.at(rows), None)).items():
+                if task in wanted:
+                    wanted[task].append(value)
+                    seen[task].append(place)
+        self.calibration = {
+            task: calibration.fit(np.concatenate(values), part.labels[task], np.concatenate(seen[task]))
+            for task, values in wanted.items()
+        }
+
+    def _answers(self, given: dict[str, Any]) -> dict[str, tuple[Float32, Float32]]:
+        """Task -> what the network says of B rows, (B,): of a value the standardised value, else the chance in the
+        first place; and how much the row's place is seen, (B,) in (0, 1]."""
+        import torch
+
+        from fusionrec.ranking.network import FOLLOWS_SIGHT
+
+        with torch.no_grad():
+            out, log_seen = self.net(given), self.net.examination(given["position"])
+        found = {}
+        for task in self.tasks:
+            if task in self.values:
+                value, place = out[task], torch.ones_like(log_seen)
+            elif task in FOLLOWS_SIGHT:
+                value, place = (out[task] - log_seen).exp(), log_seen.exp()
+            else:
+                value, place = out[task].exp(), torch.ones_like(log_seen)
+            found[task] = (value.cpu().numpy(), place.cpu().numpy())
+        return found
 
     def _loss(self, part: _Rows, rows: Int64, hidden: Bool | None) -> Tensor:
         import torch
@@ -212,8 +251,6 @@ class DeepRanker(Ranker):
     def predict(
         self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
     ) -> dict[str, Float32]:
-        import torch
-
         context = context or {}
         row, column = np.nonzero(candidates >= 0)
         bags = of_requests(requests, self.spec.last)
@@ -228,17 +265,20 @@ class DeepRanker(Ranker):
             mine = ranges(ends[r], ends[r + 1])
             size = ends[r + 1] - ends[r]
             part = Bags(bags.items[mine], np.cumsum(size) - size)
-            with torch.no_grad():
-                found = self.net(self._inputs(self.ids(user, item, given), item, part, position, None))
-            for task, value in found.items():
-                shown = value.cpu().numpy()
-                out[task][r, c] = _unscaled(shown, self.scale[task]) if task in self.scale else np.exp(shown)
+            answers = self._answers(self._inputs(self.ids(user, item, given), item, part, position, None))
+            for task, (value, place) in answers.items():
+                out[task][r, c] = (
+                    _unscaled(value, self.scale[task])
+                    if task in self.values
+                    else place * calibration.apply(value, self.calibration[task])
+                )
         return out
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {
             **state_arrays(self.net, "net"),
             **self.space.arrays(),
+            **self.calibration_arrays(),
             "touched": self.touched,
             "users": np.array([self.sizes.users], np.int64),
             **{f"attribute/{n}/{name}": np.array([size]) for n, (name, size) in enumerate(self.attributes.items())},
@@ -254,6 +294,7 @@ class DeepRanker(Ranker):
         n_users = int(arrays["users"][0])
         self.codes = np.zeros((n_users - 1, len(self.attributes)), np.int32)
         self.space = FeatureSpace.restore(arrays)
+        self.restore_calibration(arrays)
         self.context = {
             name.partition("/")[2]: int(arrays[name][0]) for name in sorted(arrays) if name.startswith("context/")
         }

@@ -42,13 +42,15 @@ class LogisticRanker(Tabular):
         self.weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def _design(self, rows: Table) -> sparse.csr_matrix:
-        numbers = (rows.numbers - self.centre) / self.spread
+        numbers = np.nan_to_num((rows.numbers - self.centre) / self.spread)  # unknown reads as the mean
         return sparse.hstack([rows.one_hot(), sparse.csr_matrix(numbers)], format="csr")
 
     def _fit_task(self, task: str, rows: Table, y: Float32, valid: Table, y_valid: Float32, seed: int) -> None:
         if task == self.tasks[0]:
-            self.centre = rows.numbers.mean(0)
-            self.spread = np.where(rows.numbers.std(0) > 1e-6, rows.numbers.std(0), 1).astype(np.float32)
+            self.centre = np.nanmean(rows.numbers, axis=0)
+            self.spread = np.where(np.nanstd(rows.numbers, axis=0) > 1e-6, np.nanstd(rows.numbers, axis=0), 1).astype(
+                np.float32
+            )
         x = self._design(rows)
         made = [self._model(task, x, y, strength, seed) for strength in self.spec.strength]
         if len(valid) and len(made) > 1:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from fusionrec.fusion.space import FeatureSpace
+from fusionrec.ranking import calibration
 from fusionrec.ranking.base import (
     POSITION,
     Impressions,
@@ -28,6 +29,7 @@ from fusionrec.ranking.base import (
     labelled,
     silent,
 )
+from fusionrec.ranking.calibration import Calibrated
 from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
 from fusionrec.types import Float32, Int64, ItemSet, Requests
 
@@ -36,7 +38,7 @@ LAST = 50
 WIDTH = 32
 
 
-class Tabular(Ranker):
+class Tabular(Calibrated, Ranker):
     """Base of both: builds the table, and fits and asks one model a task."""
 
     def __init__(self, tasks: tuple[str, ...], components: int) -> None:
@@ -75,6 +77,7 @@ class Tabular(Ranker):
         past = Past(known.history, LAST)
         tables = {name: self._table(part, past) for name, part in (("train", train), ("valid", valid))}
         nothing = np.full(len(valid), np.nan, np.float32)
+        self.calibration = {}
         for step, task in enumerate(self.tasks):
             rows, judged = here[task], ~np.isnan(valid.labels.get(task, nothing))
             self._fit_task(
@@ -85,6 +88,9 @@ class Tabular(Ranker):
                 valid.labels.get(task, nothing)[judged],
                 seed,
             )
+            if task not in self.values:
+                said = self._predict_task(task, tables["valid"])
+                self.calibration[task] = calibration.fit(said, valid.labels.get(task, nothing))
             watch(step, {"task": float(step)})
 
     def _table(self, part: Impressions, past: Past) -> Table:
@@ -99,7 +105,9 @@ class Tabular(Ranker):
         row = np.array([at.get(item, -1) for item in items.ids], np.int64)
         known = row >= 0
         self.code = np.where(known & self.touched[np.maximum(row, 0)], row + 1, 0)
-        self.popular = np.where(known, self.shown[np.maximum(row, 0)], 0).astype(np.float32)
+        # Of an item that training never showed it is not known how often it would be: that is not "never".
+        shown = np.where(known, self.shown[np.maximum(row, 0)], 0)
+        self.popular = np.where(shown > 0, np.log1p(shown), np.nan).astype(np.float32)
         vectors, mask = self.space.apply(items)
         self.vectors = {name: np.where(mask[:, [n]], vectors[name], 0) for n, name in enumerate(self.space.modalities)}
 
@@ -110,7 +118,7 @@ class Tabular(Ranker):
             shape=(n, len(self.code)),
         )
         place = context.get(POSITION, np.ones(n, np.int64))
-        numbers = [np.log1p(bags.counts), np.log1p(self.popular[item]), place]
+        numbers = [np.log1p(bags.counts), self.popular[item], place]
         for vectors in self.vectors.values():
             mean, mine = np.asarray(history @ vectors), vectors[item]
             length = np.linalg.norm(mean, axis=1) * np.linalg.norm(mine, axis=1)
@@ -140,12 +148,19 @@ class Tabular(Ranker):
             table = self._rows(requests.user[r], candidates[r, c], mine, given)
             for task in self.tasks:
                 value = self._predict_task(task, table)
-                out[task][r, c] = np.clip(value, *self.bounds[task]) if task in self.values else value
+                out[task][r, c] = self._told(task, value)
         return out
+
+    def _told(self, task: str, value: Float32) -> Float32:
+        """A rating within what training met; a probability that means what it says."""
+        if task in self.values:
+            return np.clip(value, *self.bounds[task])
+        return calibration.apply(value, self.calibration[task])
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {
             **self.space.arrays(),
+            **self.calibration_arrays(),
             "touched": self.touched,
             "shown": self.shown,
             **{f"attribute/{n}/{name}": np.array([size]) for n, (name, size) in enumerate(self.attributes.items())},
@@ -161,6 +176,7 @@ class Tabular(Ranker):
         self.attributes = attribute_sizes(arrays)
         self.codes = np.zeros((self.sizes[0] - 1, len(self.attributes)), np.int32)
         self.space = FeatureSpace.restore(arrays)
+        self.restore_calibration(arrays)
         self.context = {n.partition("/")[2]: int(arrays[n][0]) for n in sorted(arrays) if n.startswith("context/")}
         named = sorted((int(n), task, arrays[f"task/{n}/{task}"]) for _, n, task in _tasks(arrays))
         self.tasks = tuple(task for _, task, _ in named)

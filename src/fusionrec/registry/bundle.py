@@ -22,15 +22,7 @@ from numpy.typing import NDArray
 
 from fusionrec.data.files import fresh_folder, to_json, write_bytes
 from fusionrec.errors import ConfigError, IntegrityError
-from fusionrec.registry.model import (
-    LoadedModel,
-    arrays_to_bytes,
-    bytes_to_arrays,
-    ids_sha256,
-    load_model,
-    save_model,
-)
-from fusionrec.registry.ranker import LoadedRanker, load_ranker, two_stage
+from fusionrec.registry.model import LoadedModel, arrays_to_bytes, bytes_to_arrays, ids_sha256, load_model
 from fusionrec.registry.sealed import (
     FORMAT_VERSION,
     digest_of,
@@ -45,23 +37,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from fusionrec.recommenders.recommender import Recommender
-
-__all__ = [
-    "Bundle",
-    "Catalogue",
-    "LoadedModel",
-    "bundle_digest",
-    "load_bundle",
-    "load_catalogue",
-    "load_model",
-    "pair_hashes",
-    "read_bundle_json",
-    "shared",
-    "save_bundle",
-    "save_model",
-    "user_hashes",
-    "verify_bundle",
-]
+    from fusionrec.registry.ranker import LoadedRanker
 
 PAIRS = "train_pairs.safetensors"
 BUNDLE = "bundle.json"
@@ -110,6 +86,7 @@ class Bundle:
         """The recommender over the catalogue ``items``. ``users``: pseudonyms with their attributes, which a ranker
         reads; without them they are unknown to it. What was attached before is so no longer."""
         from fusionrec.recommenders.recommender import Recommender
+        from fusionrec.registry.ranker import two_stage
 
         self.model.retriever.attach(items.only(*self.model.modalities))
         both = None
@@ -190,7 +167,7 @@ def save_bundle(
     users (``user_id``, attributes), kept for a ranker.
     """
     trained_model = load_model(model)
-    judge = load_ranker(ranker).digest if ranker is not None else None
+    judge = unseal(ranker).digest if ranker is not None else None
     pairs = arrays_to_bytes(
         {
             "pairs": np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM])),
@@ -331,7 +308,11 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
         unseal(folder / "users", about["users"])
     catalogue = load_catalogue(folder / "catalogue", about["catalogue"])
     model = load_model(folder / "model", about["model"])
-    ranker = load_ranker(folder / "ranker", about["ranker"]) if about.get("ranker") else None
+    ranker = None
+    if about.get("ranker"):
+        from fusionrec.registry.ranker import load_ranker  # a bundle without one does without its imports
+
+        ranker = load_ranker(folder / "ranker", about["ranker"])
     content = (folder / PAIRS).read_bytes()
     if hashlib.sha256(content).hexdigest() != about["files"][PAIRS]:
         raise IntegrityError(f"{folder.name}/{PAIRS} changed while it was being read; it is not loaded")

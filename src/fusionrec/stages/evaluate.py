@@ -32,7 +32,7 @@ from fusionrec.evaluation.knockout import KnockOut, knock_out
 from fusionrec.evaluation.protocol import Recommends, Result, evaluate
 from fusionrec.evaluation.story import Story
 from fusionrec.paths import Paths
-from fusionrec.registry.bundle import LoadedModel, load_model
+from fusionrec.registry.model import LoadedModel, load_model
 from fusionrec.registry.ranker import MAIN, LoadedRanker, two_stage
 from fusionrec.stages.ranked import load, need, ranked
 from fusionrec.types import Columns, Int64, ItemSet, Report

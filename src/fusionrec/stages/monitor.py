@@ -37,7 +37,7 @@ from fusionrec.monitoring.sides import Side, capped_users, quarantined
 from fusionrec.monitoring.verdict import Measure, Verdict, judge
 from fusionrec.paths import Paths
 from fusionrec.privacy import pseudonyms
-from fusionrec.registry.bundle import LoadedModel, load_model
+from fusionrec.registry.model import LoadedModel, load_model
 from fusionrec.stages.lock import default_wait, folder_lock
 from fusionrec.stages.progress import counted
 from fusionrec.types import Columns as C

@@ -18,7 +18,7 @@ from fusionrec.paths import Paths
 from fusionrec.recommenders.base import RetrieverSpec
 from fusionrec.recommenders.checkpoints import resumable
 from fusionrec.recommenders.devices import world
-from fusionrec.registry import bundle
+from fusionrec.registry.model import save_model
 from fusionrec.stages.progress import epochs
 from fusionrec.types import ItemSet, Report
 
@@ -109,7 +109,7 @@ def _one(
         retriever.fit(data.train, data.valid, use, seed=params.train.seed, watch=watch)
     if world()[0] > 0:
         return curve
-    bundle.save_model(
+    save_model(
         folder,
         retriever,
         spec={"retriever": spec.model_dump(mode="json"), "fusion": params.train.fusion.model_dump(mode="json")},
