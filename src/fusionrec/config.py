@@ -22,6 +22,7 @@ from fusionrec.modalities import AnyModality
 from fusionrec.monitoring.spec import Monitor
 from fusionrec.ranking import AnyRanker
 from fusionrec.ranking.dcn_v2 import DCNv2
+from fusionrec.ranking.rerankers import AnyReranker
 from fusionrec.recommenders import AnyRetriever
 from fusionrec.types import Spec
 
@@ -97,6 +98,7 @@ class Rank(Spec):
     task: str | None = Field(None, description="what candidates are ordered by; null: the ranker's first task")
     depth: PositiveInt = Field(200, description="candidates that retrieval hands to the ranker")
     baselines: tuple[AnyRanker, ...] = ()
+    reranker: AnyReranker | None = Field(None, description="looks at the list as a whole at last; null: nobody does")
 
     @model_validator(mode="after")
     def _one_of_each_kind(self) -> Rank:

@@ -9,22 +9,37 @@ import pytest
 
 from fusionrec.evaluation.metrics import per_user
 from fusionrec.ranking.base import Impressions, Known, UserSet
+from fusionrec.ranking.rerankers.base import Reranker
+from fusionrec.ranking.rerankers.mmr import MMR
 from fusionrec.recommenders.blend import standardise
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.recommenders.trust import TRUSTS, choose_trust
 from fusionrec.recommenders.validation import validation_requests
-from fusionrec.types import Float32, Int64, Requests
+from fusionrec.types import Float32, Int64, ItemSet
 from tests.contracts import world as w
 from tests.contracts.toys import NextItem, TwoTask
 
 B, K = 5, 3
+PARTS = ("popularity", "sequential", "ranker", "sequential ranker", "ranker even", "popularity mmr", "ranker mmr")
 
 
-def every_second(requests: Requests, items: Int64, scores: Float32) -> tuple[Int64, Float32]:
-    """A reranker that puts items with an even row first, keeping the order otherwise."""
-    order = np.argsort(items % 2, axis=1, kind="stable")
-    return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
+class EvenFirst(Reranker):
+    """Puts items with an even row first, keeping the order otherwise; the place is the score."""
+
+    depth = 7
+
+    def attach(self, items: ItemSet) -> None:
+        pass
+
+    def rerank(self, items: Int64, scores: Float32, k: int) -> tuple[Int64, Float32]:
+        order = np.argsort(items % 2 + 2 * (items < 0), axis=1, kind="stable")[:, :k]
+        found = np.take_along_axis(items, order, 1)
+        value = np.where(found < 0, -np.inf, -np.arange(found.shape[1])[None, :])
+        return found, value.astype(np.float32)
+
+
+RERANKERS = {"even": EvenFirst(), "mmr": MMR(diversity=0.5, depth=9).build()}
 
 
 def made(parts: str) -> tuple[Recommender, w.World]:
@@ -40,10 +55,13 @@ def made(parts: str) -> tuple[Recommender, w.World]:
         shown = Impressions(np.zeros(n, np.int32), np.arange(n, dtype=np.int32), None, {}, labels)
         users = UserSet(tuple(f"u{u}" for u in range(w.USERS)))
         ranker.fit(shown, shown, Known(data.items, users, data.train))
-    return Recommender(retriever, ranker, every_second if "reranker" in parts else None, depth=7), data
+    recommender = Recommender(retriever, ranker, RERANKERS.get(parts.rpartition(" ")[2]), depth=7)
+    if recommender.reranker is not None:
+        recommender.reranker.attach(data.items)
+    return recommender, data
 
 
-@pytest.mark.parametrize("parts", ["popularity", "sequential", "ranker", "sequential ranker", "ranker reranker"])
+@pytest.mark.parametrize("parts", PARTS)
 class TestEveryCombination:
     def test_answers_keep_the_retrievers_promises(self, parts: str) -> None:
         recommender, data = made(parts)
@@ -58,6 +76,7 @@ class TestEveryCombination:
             assert allowed[real].all()
             assert not set(real.tolist()) & set(request.history[row].indices.tolist())
             assert len(set(real.tolist())) == len(real)
+        assert (scores[:, 1:] <= scores[:, :-1]).all()
 
     def test_the_same_request_gets_the_same_answer(self, parts: str) -> None:
         recommender, data = made(parts)
@@ -67,7 +86,7 @@ class TestEveryCombination:
         np.testing.assert_array_equal(first[1], again[1])
 
 
-@pytest.mark.parametrize("parts", ["popularity", "sequential", "ranker"])
+@pytest.mark.parametrize("parts", ["popularity", "sequential", "ranker", "ranker mmr"])
 def test_attach_reaches_retriever_and_ranker(parts: str) -> None:
     recommender, data = made(parts)
     recommender.depth = w.ITEMS  # equally popular items are cut by their row, which changes here

@@ -24,7 +24,9 @@ READERS = {
     "fusionrec/data/outcomes.py": "split",
     "fusionrec/embeddings/base.py": "embed",
 }
-PACKAGES_OF_KINDS = ("data/sources", "encoders", "fusion", "modalities", "ranking", "ranking/heads", "recommenders")
+PACKAGES_OF_KINDS = (
+    "data/sources", "encoders", "fusion", "modalities", "ranking", "ranking/heads", "ranking/rerankers", "recommenders",
+)  # fmt: skip
 
 
 def definition(name: str) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from fusionrec.data import outcomes, split, tables
 from fusionrec.data.files import write_bytes
 from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import ConfigError, DataRejected, IntegrityError
+from fusionrec.evaluation.metrics import per_user
 from fusionrec.ranking import frame
+from fusionrec.registry.bundle import load_bundle
 from fusionrec.registry.ranker import load_ranker
-from fusionrec.stages import evaluate, rank, train
+from fusionrec.stages import bundle, evaluate, rank, train
 from fusionrec.types import Requests
 from tests.evaluation.conftest import World, write_project
 
@@ -101,6 +103,35 @@ def test_behind_retrieval_it_is_a_row_of_the_table_where_validation_trusts_it(pr
     rows = json.loads((paths.evaluation / "table.json").read_text(encoding="utf-8"))
     labels = {row["model"]: row["label"] for row in rows}
     assert labels.get("two-stage") == ("fused, then dcn_v2" if behind["trust"] < 1 else None)
+
+
+def test_what_is_bundled_is_what_was_evaluated_to_the_last_step(small_project):
+    params, paths = small_project
+    section = {"ranker": {"kind": "logistic"}, "bare": False, "reranker": {"kind": "mmr", "diversity": 0.6}}
+    wanted = params.model_copy(update={"rank": config.Rank.model_validate(section)})
+    train.run(wanted, paths)
+    rank.run(wanted, paths)
+    assert json.loads((paths.rankers / "reranker.json").read_text())["diversity"] == 0.6
+    evaluate.run(wanted, paths)
+    rows = json.loads((paths.evaluation / "table.json").read_text(encoding="utf-8"))
+    stands = load_ranker(paths.rankers / "ranker").manifest["behind"]["trust"] < 1
+    label = next(row["label"] for row in rows if row["model"] == "re-ranked")
+    assert label == ("fused, then logistic, then mmr" if stands else "fused, then mmr")
+    plots = pl.read_csv(paths.evaluation / "plots" / "beyond.csv")
+    varied = dict(zip(plots["model"], plots["diversity"], strict=True))
+    assert varied["re-ranked"] > varied["model"]
+
+    bundle.run(wanted, paths)
+    loaded = load_bundle(paths.bundle)
+    assert loaded.about["reranker"] == wanted.rank.reranker.model_dump(mode="json")
+    assert (loaded.ranker is not None) == stands
+    headline = {row["metric"]: row["mean"] for row in rows if (row["model"], row["slice"]) == ("re-ranked", "all")}
+    assert loaded.about["metrics"]["ndcg@20"] == pytest.approx(headline["ndcg@20"])
+    data = split.load(paths, ("train", "valid", "test"))
+    asked = split.requests(data, "test", ("train", "valid"))
+    lists, _ = loaded.recommender().recommend(asked.requests, 20)
+    reached = np.nanmean(per_user(lists, asked.positives, (20,))["ndcg@20"])
+    assert reached == pytest.approx(headline["ndcg@20"], abs=1e-6), "the bundle answers as the evaluated one did"
 
 
 def test_a_baseline_may_learn_a_task_that_the_chosen_ranker_does_not(small_project):

@@ -17,23 +17,26 @@ MAIN = "model"
 TWO_STAGE = "two-stage"
 """The main model with the chosen ranker behind it, where validation trusts the ranker at all."""
 
+RERANKED = "re-ranked"
+"""What is served where a re-ranker looks at the list at last."""
+
 
 def label(model: str, kind: str = "", modalities: Sequence[str] = ()) -> str:
-    """What people read for a model's key; ``kind`` and ``modalities`` are the main model's (``kind`` of two stages: the
-    ranker's)."""
+    """What people read for a model's key; ``kind`` and ``modalities`` are the main model's (of two stages, and of what
+    is re-ranked, ``kind`` is what comes after it)."""
     if model == MAIN:
         if len(modalities) > 1:
             return f"fused ({kind}: {' + '.join(modalities)})" if kind else "fused"
         return f"{kind} ({modalities[0]})" if modalities else kind or MAIN
-    if model == TWO_STAGE:
-        return f"fused, then {kind}" if kind else "two stages"
+    if model in (TWO_STAGE, RERANKED):
+        return f"fused, then {kind}" if kind else model.replace("two-stage", "two stages")
     known = {"oracle": "oracle (ceiling)", "popularity": "popularity (floor)", "ease": "EASE", "random": "random"}
     return known.get(model) or (f"{model[5:]} alone" if model.startswith("only-") else model.replace("_", " "))
 
 
 def order(models: Iterable[str]) -> list[str]:
     """Oracle, random, popularity, EASE, other baselines by name, each modality alone, two stages, the main model."""
-    first = {"oracle": 0, "random": 1, "popularity": 2, "ease": 3, TWO_STAGE: 8, MAIN: 9}
+    first = {"oracle": 0, "random": 1, "popularity": 2, "ease": 3, RERANKED: 7, TWO_STAGE: 8, MAIN: 9}
     return sorted(models, key=lambda m: (first.get(m, 5 if m.startswith("only-") else 4), m))
 
 

@@ -8,17 +8,15 @@ retriever what everybody chose, shown or not, and neither knows the other's part
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from fusionrec.ranking.base import Ranker
+from fusionrec.ranking.rerankers.base import Reranker
 from fusionrec.recommenders.base import Retriever
 from fusionrec.recommenders.blend import standardise
 from fusionrec.types import Bool, Float32, Int64, ItemSet, Requests
-
-Reranker = Callable[[Requests, Int64, Float32], tuple[Int64, Float32]]
 
 LEAST = 1e-9
 """A probability below is read as this."""
@@ -41,21 +39,29 @@ class Recommender:
         self.retriever.attach(items)
         if self.ranker is not None:
             self.ranker.attach(items)
+        if self.reranker is not None:
+            self.reranker.attach(items)
 
     def recommend(
         self, requests: Requests, k: int, candidates: Bool | None = None, block: int | None = None
     ) -> tuple[Int64, Float32]:
         """As :meth:`Retriever.recommend`: items (B, K) int64 and scores (B, K) float32, -1 and -inf for none.
 
-        The scores are the ranker's where ``trust`` is 0, else the weighted sum."""
+        The scores are the re-ranker's where there is one, else the ranker's where ``trust`` is 0, else the weighted
+        sum."""
+        if self.reranker is None:
+            return self._ordered(requests, k, candidates, block)
+        items, scores = self._ordered(requests, max(k, self.reranker.depth), candidates, block)
+        return self.reranker.rerank(items, scores, k)
+
+    def _ordered(self, requests: Requests, k: int, candidates: Bool | None, block: int | None) -> tuple[Int64, Float32]:
+        """The best k before the list is looked at as a whole."""
         if self.ranker is None:
-            items, scores = self.retriever.recommend(requests, k, candidates, block)
-        else:
-            items, near, wish = self.judged(requests, max(k, self.depth), candidates, block)
-            scores = self.mixed(near, wish)
-            order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals, as retrieval had them
-            items, scores = np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
-        return self.reranker(requests, items, scores) if self.reranker else (items, scores)
+            return self.retriever.recommend(requests, k, candidates, block)
+        items, near, wish = self.judged(requests, max(k, self.depth), candidates, block)
+        scores = self.mixed(near, wish)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals, as retrieval had them
+        return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
 
     def judged(
         self, requests: Requests, width: int, candidates: Bool | None = None, block: int | None = None

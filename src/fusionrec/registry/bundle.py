@@ -13,7 +13,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from fusionrec.types import Columns, ItemSet
 if TYPE_CHECKING:
     import polars as pl
 
+    from fusionrec.ranking.rerankers.base import Reranker
     from fusionrec.recommenders.recommender import Recommender
     from fusionrec.registry.ranker import LoadedRanker
 
@@ -55,7 +56,8 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle; ``ranker`` None where candidates keep the model's order.
+    """A verified bundle; ``ranker`` None where candidates keep the model's order, ``reranker`` None where nobody looks
+    at the list as a whole.
 
     ``pairs`` (N,) uint64: sorted hashes of the pairs of the fit (:func:`pair_hashes`); ``users`` (U,) uint64: hashes of
     the users in the order of the model's user rows; ``about``: bundle.json.
@@ -64,6 +66,7 @@ class Bundle:
     folder: Path
     model: LoadedModel
     ranker: LoadedRanker | None
+    reranker: Reranker | None
     catalogue: Catalogue
     pairs: NDArray[np.uint64]
     users: NDArray[np.uint64]
@@ -73,7 +76,9 @@ class Bundle:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Those that the model or the ranker reads."""
+        """Those that the model or the ranker reads; where the list is re-ranked, all that the catalogue has."""
+        if self.reranker is not None:
+            return self.catalogue.items.modalities
         return tuple(sorted({*self.model.modalities, *(self.ranker.modalities if self.ranker else ())}))
 
     def recommender(self) -> Recommender:
@@ -89,14 +94,17 @@ class Bundle:
         from fusionrec.registry.ranker import two_stage
 
         self.model.retriever.attach(items.only(*self.model.modalities))
-        both = None
+        found = Recommender(retriever=self.model.retriever)
         if self.ranker is not None:
             self.ranker.attach(items)
-            both = two_stage(self.model.retriever, self.ranker)
+            found = two_stage(self.model.retriever, self.ranker) or found
             if users is not None:  # the bundle names the users of the fit by hash alone
                 hashed = users.with_columns(_texts(user_hashes(users[Columns.USER])).alias(Columns.USER))
                 self.ranker.meet(hashed, _texts(self.users).to_list())
-        return both or Recommender(retriever=self.model.retriever)
+        if self.reranker is not None:
+            self.reranker.attach(items)
+            found = replace(found, reranker=self.reranker)
+        return found
 
     def _attributes(self) -> pl.DataFrame | None:
         if self.ranker is None or not (self.folder / "users").is_dir():
@@ -138,9 +146,13 @@ def _texts(hashes: NDArray[np.uint64]) -> pl.Series:
     return pl.Series(hashes.astype(np.uint64)).cast(pl.String)
 
 
-def bundle_digest(model: str, catalogue: str, ranker: str | None = None) -> str:
-    """The digest of a bundle: sha256 over the digests of its model, its catalogue and, where it has one, its ranker."""
-    return hashlib.sha256("\n".join((model, catalogue, *((ranker,) if ranker else ()))).encode()).hexdigest()
+def bundle_digest(
+    model: str, catalogue: str, ranker: str | None = None, reranker: Mapping[str, Any] | None = None
+) -> str:
+    """The digest of a bundle: sha256 over the digests of its model, its catalogue and, where it has them, its ranker
+    and the settings of its re-ranker."""
+    last = to_json(reranker).decode() if reranker else None
+    return hashlib.sha256("\n".join((model, catalogue, *filter(None, (ranker, last)))).encode()).hexdigest()
 
 
 def save_bundle(
@@ -156,6 +168,7 @@ def save_bundle(
     metrics: Mapping[str, Any],
     temporal: bool = False,
     ranker: Path | None = None,
+    reranker: Mapping[str, Any] | None = None,
     attributes: pl.DataFrame | None = None,
 ) -> str:
     """Write the bundle of a model folder, and of the ``ranker`` folder behind it; returns its digest.
@@ -164,7 +177,7 @@ def save_bundle(
     -> encoder fingerprint; ``histories``: what users did, by pseudonym; ``trained``: the pairs that the fit saw
     (``user_id``, ``item_id``); ``users``: pseudonyms in the order of the model's user rows; ``metrics``: the headline.
     ``temporal``: every pair of the test split is later than every pair that the fit saw. ``attributes``: the table of
-    users (``user_id``, attributes), kept for a ranker.
+    users (``user_id``, attributes), kept for a ranker. ``reranker``: the settings of what re-ranks.
     """
     trained_model = load_model(model)
     judge = unseal(ranker).digest if ranker is not None else None
@@ -196,9 +209,10 @@ def save_bundle(
             "format_version": FORMAT_VERSION,
             "model": trained_model.digest,
             "ranker": judge,
+            "reranker": dict(reranker) if reranker else None,
             "catalogue": catalogue,
             "users": people,
-            "bundle": bundle_digest(trained_model.digest, catalogue, judge),
+            "bundle": bundle_digest(trained_model.digest, catalogue, judge, reranker),
             "metrics": dict(metrics),
             "temporal": temporal,
             "files": {PAIRS: sha256_file(target / PAIRS)},
@@ -266,7 +280,7 @@ def read_bundle_json(folder: Path) -> dict[str, Any]:
     """bundle.json with its own digest and the joined digest checked."""
     about = read_manifest(folder / BUNDLE)
     if about.get("digest") != digest_of(about) or about.get("bundle") != bundle_digest(
-        str(about.get("model")), str(about.get("catalogue")), about.get("ranker")
+        str(about.get("model")), str(about.get("catalogue")), about.get("ranker"), about.get("reranker")
     ):
         raise IntegrityError(f"{folder.name}/{BUNDLE} was changed: its digest does not match; the bundle is not loaded")
     return about
@@ -308,16 +322,19 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
         unseal(folder / "users", about["users"])
     catalogue = load_catalogue(folder / "catalogue", about["catalogue"])
     model = load_model(folder / "model", about["model"])
-    ranker = None
-    if about.get("ranker"):
-        from fusionrec.registry.ranker import load_ranker  # a bundle without one does without its imports
+    ranker = reranker = None
+    if about.get("ranker") or about.get("reranker"):
+        from fusionrec.registry.ranker import build_reranker, load_ranker  # a bundle without does without its imports
 
-        ranker = load_ranker(folder / "ranker", about["ranker"])
+        reranker = build_reranker(about["reranker"]) if about.get("reranker") else None
+        ranker = load_ranker(folder / "ranker", about["ranker"]) if about.get("ranker") else None
     content = (folder / PAIRS).read_bytes()
     if hashlib.sha256(content).hexdigest() != about["files"][PAIRS]:
         raise IntegrityError(f"{folder.name}/{PAIRS} changed while it was being read; it is not loaded")
     hashes = bytes_to_arrays(content)
-    bundle = Bundle(folder, model, ranker, catalogue, hashes["pairs"], hashes["users"], about["bundle"], about)
+    bundle = Bundle(
+        folder, model, ranker, reranker, catalogue, hashes["pairs"], hashes["users"], about["bundle"], about
+    )
     if lacking := sorted(set(bundle.modalities) - set(catalogue.items.modalities)):
         raise ConfigError(f"the model reads {lacking}, the catalogue snapshot of {folder.name} has no such vectors")
     return bundle

@@ -74,6 +74,7 @@ def _what(
         "",
         f"A recommender of kind `{kind}` {over}.",
         *_behind(ranker),
+        *([f"The list is put together by `{inert(last['kind'])}`."] if (last := about.get("reranker")) else []),
         "",
         f"- bundle digest: `{about['bundle']}`",
         f"- model digest: `{about['model']}`",

@@ -26,6 +26,7 @@ def facts(bundle: Bundle) -> dict[str, Any]:
     return {
         "train": manifest["spec"],
         "ranker": behind(bundle),
+        "re-ranker": bundle.about.get("reranker") or "none",
         "modalities": manifest["modalities"],
         "seed": manifest["seed"],
         "latest training interaction": manifest["train_end"],

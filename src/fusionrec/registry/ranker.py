@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from fusionrec.data.files import write_json
+from fusionrec.errors import ConfigError
 from fusionrec.ranking.attributes import Coding
 from fusionrec.ranking.base import Ranker
+from fusionrec.ranking.rerankers.base import Reranker, RerankerSpec
 from fusionrec.recommenders.base import Retriever
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.registry.model import about_manifest, built, read_fitted, seal_fitted
@@ -18,6 +24,8 @@ from fusionrec.types import ItemSet
 if TYPE_CHECKING:
     import polars as pl
 
+RERANKER = "reranker.json"
+"""The settings of the re-ranker: it learns nothing."""
 MAIN, BARE = "ranker", "without-content"
 """The folders of the chosen ranker and of itself without content; a baseline's carries the name of its kind."""
 
@@ -108,3 +116,30 @@ def build_ranker(spec: Mapping[str, Any]) -> Ranker:
 
     ranker: Ranker = built(spec, "ranker", ranking.AnyRanker)
     return ranker
+
+
+def save_reranker(folder: Path, spec: RerankerSpec) -> None:
+    """Write what re-ranks beside the rankers of ``folder``."""
+    write_json(folder / RERANKER, spec.model_dump(mode="json"))
+
+
+def read_reranker(folder: Path) -> dict[str, Any] | None:
+    """The settings that :func:`save_reranker` wrote; None where nothing re-ranks."""
+    file = folder / RERANKER
+    found: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return found
+
+
+def build_reranker(spec: Mapping[str, Any]) -> Reranker:
+    """From its section as JSON. Raises ConfigError for a kind or a value that this version does not know."""
+    from fusionrec.ranking import rerankers
+
+    try:
+        found: Reranker = TypeAdapter(rerankers.AnyReranker).validate_python(spec).build()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"the re-ranker cannot be rebuilt: {'.'.join(map(str, first['loc'])) or 'kind'}: {first['msg']}; install "
+            "the fusionrec that wrote it"
+        ) from None
+    return found

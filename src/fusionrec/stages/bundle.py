@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fusionrec.evaluation import table
 from fusionrec.paths import Paths
 from fusionrec.ranking import frame
 from fusionrec.registry.bundle import save_bundle
-from fusionrec.registry.ranker import MAIN, stands_behind
+from fusionrec.registry.ranker import MAIN, read_reranker, stands_behind
 from fusionrec.registry.sealed import read_manifest
 from fusionrec.types import Columns, ItemSet, Report
 
@@ -32,7 +33,7 @@ def run(params: Params, paths: Paths) -> Report:
     names = tuple(sorted(params.modalities))
     items = embeddings.load(paths, names) if names else ItemSet(ids=data.items)
     seen = pl.concat([data.frames["train"], data.frames["valid"]])
-    ranker = behind(paths)
+    ranker, reranker = behind(paths), read_reranker(paths.rankers)
     digest = save_bundle(
         paths.bundle,
         paths.model,
@@ -42,9 +43,10 @@ def run(params: Params, paths: Paths) -> Report:
         histories=pl.concat([seen, data.frames["test"]]).unique([Columns.USER, Columns.ITEM]),
         trained=seen,
         users=data.users,
-        metrics=headline(json.loads(metrics_file.read_text("utf-8")), ranker is not None),
+        metrics=headline(json.loads(metrics_file.read_text("utf-8")), served(ranker, reranker)),
         temporal=is_temporal(seen, data.frames["test"]),
         ranker=ranker,
+        reranker=reranker,
         attributes=frame.read_users(paths),
     )
     size = sum(file.stat().st_size for file in paths.bundle.rglob("*") if file.is_file())
@@ -64,9 +66,16 @@ def behind(paths: Paths) -> Path | None:
     return folder if folder.is_dir() and stands_behind(read_manifest(folder / "manifest.json")) else None
 
 
-def headline(metrics: dict[str, Any], ranked: bool) -> dict[str, Any]:
-    """What is bundled, over all test pairs: the main model, or the two stages."""
-    return dict(metrics.get(table.TWO_STAGE if ranked else table.MAIN, {}).get("all", {}))
+def served(ranker: Path | None, reranker: Mapping[str, Any] | None) -> str:
+    """The key in metrics.json of what is bundled: the main model, the two stages, or what is re-ranked."""
+    if reranker is not None:
+        return table.RERANKED
+    return table.MAIN if ranker is None else table.TWO_STAGE
+
+
+def headline(metrics: dict[str, Any], model: str) -> dict[str, Any]:
+    """A model's metrics over all test pairs."""
+    return dict(metrics.get(model, {}).get("all", {}))
 
 
 def is_temporal(seen: pl.DataFrame, test: pl.DataFrame) -> bool:

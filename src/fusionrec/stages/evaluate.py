@@ -32,8 +32,9 @@ from fusionrec.evaluation.knockout import KnockOut, knock_out
 from fusionrec.evaluation.protocol import Recommends, Result, evaluate
 from fusionrec.evaluation.story import Story
 from fusionrec.paths import Paths
+from fusionrec.recommenders.recommender import Recommender
 from fusionrec.registry.model import LoadedModel, load_model
-from fusionrec.registry.ranker import MAIN, LoadedRanker, two_stage
+from fusionrec.registry.ranker import MAIN, LoadedRanker, build_reranker, read_reranker, stands_behind, two_stage
 from fusionrec.stages.ranked import load, need, ranked
 from fusionrec.types import Columns, Int64, ItemSet, Report
 
@@ -46,7 +47,7 @@ KNOCKOUT_SLICES = ("all", "cold", "cold_only")
 @dataclass(frozen=True)
 class Given:
     """What is evaluated, on what: ``parts`` are the slices of ``asked``, ``train_count`` (I,) the items' train rows,
-    ``category`` (I,) what the catalogue calls each item, or None."""
+    ``category`` (I,) what the catalogue calls each item, or None; ``reranker``: the settings of what re-ranks."""
 
     spec: Evaluate
     data: split.SplitData
@@ -56,6 +57,7 @@ class Given:
     train_count: Int64
     models: dict[str, LoadedModel]
     rankers: dict[str, LoadedRanker]
+    reranker: dict[str, Any] | None
     labels: dict[str, str]
     category: list[str | None]
 
@@ -120,9 +122,13 @@ def read(params: Params, paths: Paths) -> Given:
     labels |= {name: table.label(name) for name in ("oracle", "random")}
     about = about_items(paths)
     category = [about.get(item, {}).get(Columns.CATEGORY) for item in data.items]
-    if MAIN in rankers:
-        labels[table.TWO_STAGE] = table.label(table.TWO_STAGE, rankers[MAIN].label)
-    return Given(spec, data, asked, items, parts, train_count, models, rankers, labels, category)
+    reranker = read_reranker(paths.rankers)
+    behind = [rankers[MAIN].label] if MAIN in rankers and stands_behind(rankers[MAIN].manifest) else []
+    labels[table.TWO_STAGE] = table.label(table.TWO_STAGE, *behind)
+    labels[table.RERANKED] = table.label(
+        table.RERANKED, ", then ".join([*behind, *([reranker["kind"]] if reranker else [])])
+    )
+    return Given(spec, data, asked, items, parts, train_count, models, rankers, reranker, labels, category)
 
 
 def answers(given: Given, clock: _Clock) -> Found:
@@ -130,8 +136,13 @@ def answers(given: Given, clock: _Clock) -> Found:
     spec, requests, model = given.spec, given.asked.requests, given.main.retriever
     ks = sorted({*spec.k, spec.main_k, COLD_K})
     asked: dict[str, Recommends] = {name: one.retriever for name, one in given.models.items()}
-    if MAIN in given.rankers and (both := two_stage(model, given.rankers[MAIN])):
+    both = two_stage(model, given.rankers[MAIN]) if MAIN in given.rankers else None
+    if both is not None:
         asked[table.TWO_STAGE] = both
+    if given.reranker is not None:
+        last = build_reranker(given.reranker)
+        last.attach(given.items)
+        asked[table.RERANKED] = replace(both or Recommender(model), reranker=last)
     results = {
         name: evaluate(asked[name], requests, given.parts, ks, name=name, depth=max(plots.CURVE))
         for name in table.order(asked)

@@ -22,7 +22,7 @@ from fusionrec.ranking.base import Impressions, Ranker, RankerSpec
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.recommenders.trust import choose_trust
 from fusionrec.registry.model import load_model
-from fusionrec.registry.ranker import BARE, MAIN, save_ranker
+from fusionrec.registry.ranker import BARE, MAIN, save_ranker, save_reranker
 from fusionrec.stages.progress import epochs
 from fusionrec.types import ItemSet, Report
 
@@ -37,7 +37,8 @@ class Given:
 
 
 def run(params: Params, paths: Paths) -> Report:
-    """Writes data/rankers/<name>/; none where nothing was shown, or nothing is known of what came of it.
+    """Writes data/rankers/<name>/; none where nothing was shown, or nothing is known of what came of it. What re-ranks
+    is written down beside them.
 
     Raises DataRejected where the stages before have not run, ConfigError where a ranker cannot be fitted to what is
     there (a head whose task has no label, a training that diverged) or rank.task is none that it learnt.
@@ -57,6 +58,8 @@ def run(params: Params, paths: Paths) -> Report:
             told = _one(params, paths, given, folder / name, spec, use)
             report.seconds[name] = time.monotonic() - start
             report.table.append({"ranker": name, **told, "seconds": round(report.seconds[name], 1)})
+        if params.rank.reranker is not None:
+            save_reranker(folder, params.rank.reranker)
     if not report.table:
         report.notes.append(
             "no ranker: the log tells of no impression with an outcome (events impression or view with clicks, carts, "
