@@ -125,10 +125,10 @@ def test_another_encoder_means_the_models_own_vectors(world, bundles):
         present={"text": np.ones(len(ids), bool)},
         group={"text": np.zeros(len(ids), np.int16)},
     )
-    old = gate.contender("old", bundles["good"], now, {"text": "e" * 64}).retriever.items
+    old = gate.contender("old", bundles["good"], now, {"text": "e" * 64}).recommender.retriever.items
     assert np.array_equal(old.features["text"][1:], world.items.features["text"][2:])
     assert not old.present["text"][0] and not old.features["text"][0].any()
-    same = gate.contender("same", bundles["good"], now, {"text": "f" * 64}).retriever.items
+    same = gate.contender("same", bundles["good"], now, {"text": "f" * 64}).recommender.retriever.items
     assert same.features["text"].shape == (len(ids), 3)
     bundles["good"].model.retriever.attach(world.items)
 
@@ -136,7 +136,7 @@ def test_another_encoder_means_the_models_own_vectors(world, bundles):
 @pytest.mark.parametrize("how", ["nan", "shape", "nothing", "raises"])
 def test_a_broken_model_never_passes(data, world, bundles, how, monkeypatch):
     broken = gate.contender("broken", bundles["good"], world.items, {"text": "f" * 64})
-    real = type(broken.retriever)._score
+    real = type(broken.recommender.retriever)._score
 
     def score(self, requests):
         out = np.array(real(self, requests))
@@ -150,7 +150,7 @@ def test_a_broken_model_never_passes(data, world, bundles, how, monkeypatch):
             raise RuntimeError("size mismatch")
         return out
 
-    monkeypatch.setattr(type(broken.retriever), "_score", score)
+    monkeypatch.setattr(type(broken.recommender.retriever), "_score", score)
     weak = gate.contender("weak", bundles["weak"], world.items, {"text": "f" * 64})
     found = gate.judge(broken, weak, gate.common_set(data, [bundles["good"]]), world.items, RULES)
     assert found["verdict"] == "refused" and found["reasons"][0].startswith("canary: ")
@@ -175,4 +175,4 @@ def test_popularity_is_fitted_on_the_training_split(data, world):
     floor = gate.popularity(data.train, world.items, data.users)
     counts = np.zeros(len(world.items))
     np.add.at(counts, world.train.item, 1)
-    assert np.array_equal(floor.retriever.arrays()["count"], counts)
+    assert np.array_equal(floor.recommender.retriever.arrays()["count"], counts)

@@ -11,6 +11,7 @@ import polars as pl
 from fusionrec.data import outcomes
 from fusionrec.data.outcomes import LIKE, RATING, TASKS
 from fusionrec.data.split import SplitData
+from fusionrec.errors import DataRejected
 from fusionrec.paths import Paths
 from fusionrec.ranking.attributes import Coding, coded
 from fusionrec.ranking.base import POSITION, Impressions, Known
@@ -48,8 +49,11 @@ def load(paths: Paths, data: SplitData, items: ItemSet, names: Sequence[str]) ->
 
 
 def read_users(paths: Paths) -> pl.DataFrame:
-    """The accepted users with their attributes, as the stage split wrote them."""
-    return pl.read_parquet(paths.splits / "users.parquet", glob=False)
+    """The accepted users with their attributes. Raises DataRejected where the stage split has not written them."""
+    file = paths.splits / "users.parquet"
+    if not file.is_file():
+        raise DataRejected("data/splits/users.parquet is missing: run the stage split first")
+    return pl.read_parquet(file, glob=False)
 
 
 def impressions(

@@ -47,7 +47,7 @@ def run(params: Params, paths: Paths) -> Report:
         temporal=is_temporal(seen, data.frames["test"]),
         ranker=ranker,
         reranker=reranker,
-        attributes=frame.read_users(paths),
+        attributes=frame.read_users(paths) if ranker is not None else None,
     )
     size = sum(file.stat().st_size for file in paths.bundle.rglob("*") if file.is_file())
     return Report(

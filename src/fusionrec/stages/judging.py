@@ -135,7 +135,8 @@ def _compare(
     names = tuple(sorted(params.modalities))
     items = embeddings.load(paths, names) if names else ItemSet(ids=data.items)
     prints = {name: str(embeddings.describe(paths, name)["fingerprint"]) for name in names}
-    users = frame.read_users(paths)
+    ranked = bundle.ranker is not None or (theirs is not None and theirs.ranker is not None)
+    users = frame.read_users(paths) if ranked else None
     common = gate.common_set(data, [bundle] if theirs is None else [bundle, theirs])
     contender = gate.contender(f"version {challenger.version}", bundle, items, prints, users)
     if champion is not None and theirs is not None:
