@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from page_catalogues import hidden, judged, rows_for_people, strengths
+from page_ranking import calibrated, findings, tables
 from page_recommenders import chosen, cut_short, published
 from page_recommenders import trials as trials_told
 from page_source import training
@@ -133,3 +134,43 @@ def test_the_page_says_which_epochs_miss_their_bound() -> None:
     text = training({"rows": rows, **head})[1]
     assert "Missed in one thread by vbpr 0.40." in text and "MMRec takes 1.8 to 3.0 times as long" in text
     assert "Missed" not in training({"rows": rows[:1], **head})[1]
+
+
+def ranked(ranker: str, auc: float | None, ece: float = 0.01) -> dict[str, Any]:
+    def near(value: float | None) -> list[float | None]:
+        return [value, None, None] if value is None else [value, value - 0.01, value + 0.01]
+
+    told = {"auc": near(auc), "gauc": near(auc), "logloss": near(0.4), "ece": near(ece)}
+    return {"task": "click", "ranker": ranker, "n": 1234, "seeds": 3, "metrics": told}
+
+
+def test_the_best_ranker_of_a_task_is_in_bold_and_what_is_undefined_is_a_dash() -> None:
+    text = tables([ranked("one", 0.7), ranked("two", 0.8), ranked("three", None)])[0]
+    lines = {line.split("|")[2].strip(): line for line in text.splitlines() if "clicked" in line}
+    assert "**0.800 [0.790, 0.810]**" in lines["two"] and "0.700 [0.690, 0.710]" in lines["one"]
+    assert "**0.700" not in lines["one"] and "| – |" in lines["three"].replace("  ", " ")
+
+
+def test_who_is_better_follows_from_the_corrected_tests() -> None:
+    def test(ranker: str, against: str, by: float, p: float, metric: str = "gauc") -> dict[str, Any]:
+        return {"task": "click", "metric": metric, "ranker": ranker, "against": against, "better by": by, "p_holm": p}
+
+    found = findings(
+        [
+            test("deepfm", "deepfm without content", 0.1, 0.001),
+            test("dcn_v2", "dcn_v2 without content", 0.2, 0.004),
+            test("deepfm", "logistic", 0.1, 0.2),
+            test("deepfm", "logistic", -0.1, 0.01, "logloss"),
+        ]
+    )
+    assert found == [
+        "Clicked: better than the same without content: deepfm in AUC within a user, dcn_v2 in AUC within a user.",
+        "Clicked: tied with logistic: deepfm in AUC within a user.",
+        "Clicked: worse than logistic: deepfm in log loss.",
+    ]
+
+
+def test_a_missed_calibration_is_told() -> None:
+    assert calibrated([ranked("one", 0.7)])[0].endswith("reached by all.")
+    told = calibrated([ranked("one", 0.7), ranked("two", 0.7, 0.031)])[0]
+    assert told.endswith("missed by two (clicked 0.031).")
