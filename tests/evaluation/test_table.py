@@ -197,5 +197,13 @@ def test_first_tied_and_behind():
         assert table.verdicts(tests) == words
         people = table.rows_for_people(rows, tests)
         assert [r["tested"] for r in people] == [words["popularity"], words["model"]]
+    itself = judged(popularity=worse, **{"two-stage": same, "re-ranked": better})
+    assert itself["standing"] == "first", "with a ranker behind it, it is no other model"
+    assert table.verdicts(itself) == {
+        "model": "first",
+        "popularity": "beaten",
+        "two-stage": "tied",
+        "re-ranked": "ahead",
+    }
     assert comparisons.standing([]) is None and table.verdicts({"comparisons": [], "standing": None}) == {}
     assert "tested" not in table.rows_for_people(rows)[0]

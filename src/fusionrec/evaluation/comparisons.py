@@ -9,7 +9,7 @@ from typing import Any
 from fusionrec.evaluation import metrics, significance
 from fusionrec.evaluation.metrics import Float64
 from fusionrec.evaluation.protocol import Result
-from fusionrec.evaluation.table import MAIN, columns_for, number, order
+from fusionrec.evaluation.table import ITSELF, MAIN, columns_for, number, order
 
 LEVEL = 0.05
 """Below this adjusted p a difference is called one."""
@@ -56,7 +56,9 @@ def verdict(p_holm: float, p_worse_holm: float) -> str:
 
 
 def standing(tests: Sequence[Mapping[str, Any]]) -> str | None:
-    """Where the main model stands: "first" only if it is better than every other; None without another model."""
+    """Where the main model stands: "first" only if it is better than every other; None without another model. What it
+    is with a ranker or a re-ranker behind it is no other model."""
+    tests = [test for test in tests if test["against"] not in ITSELF]
     if not tests:
         return None
     behind = [test["label"] for test in tests if test["verdict"] == "worse"]

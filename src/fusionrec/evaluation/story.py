@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fusionrec.evaluation.table import MAIN, RERANKED, TWO_STAGE
+from fusionrec.evaluation.table import ITSELF, MAIN
 
 BOUNDS = ("oracle", "random")
 """Not trained: never the best of a column, never a baseline."""
@@ -86,7 +86,7 @@ class Story:
             r
             for r in self.table
             if (r["slice"], r["metric"]) == ("all", self.main_metric)
-            and r["model"] not in (MAIN, TWO_STAGE, RERANKED, *BOUNDS)
+            and r["model"] not in {MAIN, *ITSELF, *BOUNDS}
             and not r["model"].startswith("only-")
             and r["mean"] is not None
         ]

@@ -19,6 +19,8 @@ TWO_STAGE = "two-stage"
 
 RERANKED = "re-ranked"
 """What is served where a re-ranker looks at the list at last."""
+ITSELF = frozenset({TWO_STAGE, RERANKED})
+"""Not other models: the main one, and what looks at its candidates."""
 
 
 def label(model: str, kind: str = "", modalities: Sequence[str] = ()) -> str:
