@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fusionrec.errors import IntegrityError
+from fusionrec.errors import ConfigError, IntegrityError
 from fusionrec.ranking.attributes import Coding
 from fusionrec.ranking.base import Impressions, Known
 from fusionrec.ranking.logistic import Logistic
@@ -17,7 +17,7 @@ from fusionrec.recommenders.ease import EASE
 from fusionrec.registry import bundle, gate, mlflow_store, tracking
 from fusionrec.registry.card import model_card
 from fusionrec.registry.description import changes, facts
-from fusionrec.registry.ranker import save_ranker
+from fusionrec.registry.ranker import build_reranker, save_ranker
 from fusionrec.types import Interactions, Requests
 
 from .conftest import N_ITEMS, N_USERS, World, fitted, register
@@ -163,3 +163,8 @@ def test_approvers_read_that_there_is_a_ranker(world: World, tmp_path: Path) -> 
     plain = bundle.load_bundle(made(world, tmp_path / "other", ranker=None))
     assert "ranker: gone (was none)" in changes(facts(loaded), facts(plain))
     assert any(line.startswith("ranker.kind: logistic") for line in changes(facts(loaded), facts(plain)))
+
+
+def test_a_re_ranker_that_this_version_does_not_know_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be rebuilt: .*; install the fusionrec that wrote the bundle"):
+        build_reranker({"kind": "tomorrow"})

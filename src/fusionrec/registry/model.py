@@ -147,17 +147,21 @@ def built(spec: Mapping[str, Any], name: str, registered: Any) -> Any:
     the fusion of ``spec`` injected. Raises ConfigError for a kind or a value that this version does not know."""
     from fusionrec import fusion
 
+    fused = spec.get("fusion")
+    fusion_spec = None if fused is None else section("fusion", fused, fusion.AnyFusion)
+    return section(name, spec[name], registered).build(fusion=fusion_spec)
+
+
+def section(name: str, found: Any, registered: Any) -> Any:
+    """A section as JSON -> its spec, one of the kinds of the union ``registered``. Errors as of :func:`built`."""
     try:
-        found = TypeAdapter(registered).validate_python(spec[name])
-        fused = spec.get("fusion")
-        fusion_spec = None if fused is None else TypeAdapter(fusion.AnyFusion).validate_python(fused)
+        return TypeAdapter(registered).validate_python(found)
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(
             f"the bundle's model cannot be rebuilt: {'.'.join(map(str, first['loc'])) or name}: {first['msg']}; "
             "install the fusionrec that wrote the bundle"
         ) from None
-    return found.build(fusion=fusion_spec)
 
 
 def ids_sha256(ids: Sequence[str]) -> str:

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
-
 from fusionrec.data.files import write_json
-from fusionrec.errors import ConfigError
 from fusionrec.ranking.attributes import Coding
 from fusionrec.ranking.base import Ranker
 from fusionrec.ranking.rerankers.base import Reranker, RerankerSpec
 from fusionrec.recommenders.base import Retriever
 from fusionrec.recommenders.recommender import Recommender
-from fusionrec.registry.model import about_manifest, built, read_fitted, seal_fitted
+from fusionrec.registry.model import about_manifest, built, read_fitted, seal_fitted, section
 from fusionrec.registry.sealed import unseal
 from fusionrec.types import ItemSet
 
@@ -134,12 +131,5 @@ def build_reranker(spec: Mapping[str, Any]) -> Reranker:
     """From its section as JSON. Raises ConfigError for a kind or a value that this version does not know."""
     from fusionrec.ranking import rerankers
 
-    try:
-        found: Reranker = TypeAdapter(rerankers.AnyReranker).validate_python(spec).build()
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"the re-ranker cannot be rebuilt: {'.'.join(map(str, first['loc'])) or 'kind'}: {first['msg']}; install "
-            "the fusionrec that wrote it"
-        ) from None
+    found: Reranker = section("reranker", spec, rerankers.AnyReranker).build()
     return found
