@@ -14,7 +14,7 @@ SETS = {
     "tiktok": "TikTok features (MMSSL split, image and audio; text is absent)",
     "lfm2k": "Last.fm 2K (text, audio, speech)",
     "ml1m": "MovieLens-1M likes with posters and plots (random split of the protocol)",
-    "gowalla": "Gowalla (no content; train and validation joined, 2 % held for early stopping)",
+    "gowalla": "Gowalla (no content; train and validation joined, a pair of each user held for choosing)",
 }
 
 

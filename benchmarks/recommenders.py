@@ -40,7 +40,7 @@ EFFORT = {
     "ml1m": Effort(trials=0, seeds=3, minutes=30),  # parameters are carried over
     "gowalla": Effort(trials=0, seeds=1, minutes=120),
 }
-RULES = {"gowalla": Rules(join=0.02)}  # published results train on train and validation
+RULES = {"gowalla": Rules(join=True)}  # published results train on train and validation
 CARRIED = {"ml1m": ("tiktok", "lfm2k")}
 FEWER_MODELS = (
     5  # of a set whose parameters are carried over: the house model and the best others of where they come from

@@ -128,16 +128,17 @@ def test_cold_items_are_out_of_train_and_have_their_slices(tmp_path: Path) -> No
 
 
 def test_cold_items_stay_out_of_a_train_that_is_joined_with_validation(tmp_path: Path) -> None:
-    bench = protocol.load(folders.write(tmp_path / "planted"), protocol.Rules(cold=0.3, join=0.05))
+    bench = protocol.load(folders.write(tmp_path / "planted"), protocol.Rules(cold=0.3, join=True))
     assert bench.cold.any() and not bench.cold[bench.known.train.item].any()
     assert not bench.cold[bench.masked.item].any() and bench.cold[bench.test.item].any()
 
 
 def test_joined_train_and_validation_are_masked_together(tmp_path: Path) -> None:
     root = folders.write(tmp_path / "set")
-    plain, joined = protocol.load(root), protocol.load(root, protocol.Rules(join=0.05))
+    plain, joined = protocol.load(root), protocol.load(root, protocol.Rules(join=True))
     official = len(plain.known.train) + len(plain.known.valid)
-    assert len(joined.masked) == official and len(joined.known.valid) == int(0.05 * official)
+    assert len(joined.masked) == official
+    assert (np.bincount(joined.known.valid.user, minlength=folders.N_USERS) == 1).all(), "one pair of each"
     assert named(joined, "train") | named(joined, "valid") == named(joined, "masked")
     assert not named(joined, "train") & named(joined, "valid")
     assert named(joined, "test") == named(plain, "test")

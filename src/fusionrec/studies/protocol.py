@@ -42,12 +42,10 @@ class Rules(Spec):
 
     missing: float = Field(0.0, ge=0, lt=1, description="share of the (item, modality) cells that are hidden")
     cold: float = Field(0.0, ge=0, lt=1, description="share of the items that are removed from train")
-    join: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="train and validation are joined, as where published results trained on both; this share of them "
-        "is held for validation instead (0: not joined)",
+    join: bool = Field(
+        False,
+        description="train and validation are joined, as where published results trained on both; a drawn pair of each "
+        "user is held for validation instead, so that it asks every user as often as the test's mean does",
     )
     core: PositiveInt = Field(5, description="iterative k-core where the file has no split")
     seed: NonNegativeInt = 0
@@ -158,20 +156,16 @@ def _catalogue(folder: Path, numbers: Int64, rules: Rules) -> tuple[ItemSet, Int
 
 
 def _held(joined: Interactions, rules: Rules) -> tuple[Interactions, Interactions]:
-    """Train and a drawn share of it as validation; a user's and an item's last pair stay in train."""
+    """Train and a drawn pair of each user as validation; a user's and an item's last pair stay in train."""
     rng = np.random.default_rng([rules.seed, len(joined)])
-    left, held = int(rules.join * len(joined)), np.zeros(len(joined), bool)
+    held, asked = np.zeros(len(joined), bool), np.zeros(joined.n_users, bool)
     of_user = np.bincount(joined.user, minlength=joined.n_users)
     of_item = np.bincount(joined.item, minlength=joined.n_items)
     for row in rng.permutation(len(joined)):
-        if not left:
-            break
         u, i = joined.user[row], joined.item[row]
-        if of_user[u] > 1 and of_item[i] > 1:
-            held[row] = True
-            of_user[u] -= 1
+        if not asked[u] and of_user[u] > 1 and of_item[i] > 1:
+            held[row] = asked[u] = True
             of_item[i] -= 1
-            left -= 1
     return joined.select(~held), joined.select(held)
 
 
