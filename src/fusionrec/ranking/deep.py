@@ -53,7 +53,7 @@ PAIRS = 16_384  # predicted at once
 
 
 class RankTraining(Training):
-    """Early stopping looks at the mean log likelihood of the tasks, the higher the better."""
+    """Early stopping looks at the log likelihood of all labels, the higher the better."""
 
     metric: Literal["log_likelihood"] = "log_likelihood"  # type: ignore[assignment]
 
@@ -149,14 +149,13 @@ class DeepRanker(Calibrated, Ranker):
         def validate() -> float:
             if len(valid) == 0:
                 return float(next(rounds))  # nothing to judge by: the last epoch is as good as any
-            total, count = np.zeros(len(self.tasks)), np.zeros(len(self.tasks))
+            total = np.zeros(len(self.tasks))
             for start in range(0, len(valid), PAIRS):
                 rows = np.arange(start, min(start + PAIRS, len(valid)))
                 there = np.array([(~np.isnan(parts["valid"].labels[task][rows])).sum() for task in self.tasks])
                 losses = self._losses(parts["valid"], rows, None)
                 total += [float(losses[task]) * n for task, n in zip(self.tasks, there, strict=True)]
-                count += there
-            return -float((total / np.maximum(count, 1)).sum() / max(int((count > 0).sum()), 1))
+            return -float(total.sum() / len(valid))
 
         train(self.net, batches, validate, how, watch, seed, how.batch * self.net.work)
 
@@ -197,9 +196,12 @@ class DeepRanker(Calibrated, Ranker):
         return found
 
     def _loss(self, part: _Rows, rows: Int64, hidden: Bool | None) -> Tensor:
+        """The tasks' losses in proportion to their labels: a task of few rows that weighed as much as one of many
+        would be learnt by heart, and its users and items with it."""
         import torch
 
-        return torch.stack(list(self._losses(part, rows, hidden).values())).mean()
+        losses = self._losses(part, rows, hidden)
+        return torch.stack([losses[task] * (~np.isnan(part.labels[task][rows])).mean() for task in self.tasks]).sum()
 
     def _losses(self, part: _Rows, rows: Int64, hidden: Bool | None) -> dict[str, Tensor]:
         """Task -> its mean loss over those of the ``rows`` that have its label."""
