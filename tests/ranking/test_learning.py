@@ -13,6 +13,8 @@ from fusionrec.evaluation.probabilities import Judged, measure
 from fusionrec.ranking import AnyRanker
 from fusionrec.ranking.base import Impressions, Known, Ranker, UserSet
 from fusionrec.ranking.boosting import _plain, _walk
+from fusionrec.ranking.deep import DeepRanker, _Rows
+from fusionrec.ranking.past import Past
 from fusionrec.types import Interactions, ItemSet, Requests, item_order
 
 USERS, ITEMS, PLACES = 150, 60, 6
@@ -83,6 +85,18 @@ def test_clicks_are_told_almost_as_well_as_by_the_truth(kind: str) -> None:
     p = predicted(fitted(kind))
     assert auc(p, y) > truth - 0.05, (auc(p, y), truth)
     assert measure(Judged(TEST.user.astype(np.int64), y > 0.5, p.astype(float)), repeats=1).mean["ece"] < 0.05
+
+
+def test_a_task_weighs_as_much_as_it_has_labels() -> None:
+    """A rating on every tenth row that weighed as much as all clicks would be learnt by heart."""
+    ranker, rows = fitted("deepfm"), np.arange(500)
+    assert isinstance(ranker, DeepRanker)
+    part = _Rows(ranker, VALID.shown, Past(TRAIN.known().history, ranker.spec.last))
+    share = {task: float(np.isfinite(VALID.shown.labels[task][rows]).mean()) for task in ranker.tasks}
+    assert share["click"] == 1 and 0 < share["rating"] < 0.2
+    each = {task: float(loss.detach()) for task, loss in ranker._losses(part, rows, None).items()}
+    whole = float(ranker._loss(part, rows, None).detach())
+    assert whole == pytest.approx(sum(share[task] * each[task] for task in ranker.tasks), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["dcn_v2", "deepfm"])
