@@ -18,6 +18,7 @@ SETS = {
 MOST_ECE = 0.02
 """What the calibration error on the demo is asked to stay within."""
 SURE = 0.05
+WITHOUT = " without content"
 
 
 def ranking(found: dict[str, Any]) -> list[str]:
@@ -56,17 +57,25 @@ def bold(row: dict[str, Any], mates: list[dict[str, Any]], name: str) -> str:
 
 
 def findings(tests: list[dict[str, Any]]) -> list[str]:
-    """A sentence for each task, kind of comparison and verdict, naming the rankers it holds for."""
-    said: dict[tuple[str, str, str], list[str]] = {}
+    """A sentence for each task and opponent: by metric, who is better, tied or worse."""
+    said: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
     for test in tests:
-        against = test["against"]
-        what = "without content" if against == f"{test['ranker']} without content" else against
-        said.setdefault((test["task"], what, verdict(test)), []).append(f"{test['ranker']} in {WORDS[test['metric']]}")
-    lines = []
-    for (task, what, how), who in said.items():
-        other = "the same without content" if what == "without content" else what
-        lines.append(f"{TASKS[task].capitalize()}: {how} {other}: {', '.join(who)}.")
-    return lines
+        other = "the same without content" if test["against"].endswith(WITHOUT) else test["against"]
+        by_metric = said.setdefault((test["task"], other), {})
+        by_metric.setdefault(WORDS[test["metric"]], {}).setdefault(verdict(test), []).append(test["ranker"])
+    return [
+        f"{TASKS[task].capitalize()}, against {other}: "
+        + "; ".join(f"in {metric} {_who(verdicts)}" for metric, verdicts in by_metric.items())
+        + "."
+        for (task, other), by_metric in said.items()
+    ]
+
+
+def _who(verdicts: dict[str, list[str]]) -> str:
+    """``all are better``, or each verdict with those it holds for."""
+    if len(verdicts) == 1:
+        return f"all are {next(iter(verdicts))}"
+    return ", ".join(f"{how}: {' | '.join(who)}" for how, who in verdicts.items())
 
 
 def calibrated(rows: list[dict[str, Any]]) -> list[str]:
@@ -78,7 +87,7 @@ def calibrated(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def verdict(test: dict[str, Any]) -> str:
-    """``better than``, ``worse than`` or ``tied with`` by the corrected p."""
+    """``better``, ``worse`` or ``tied`` by the corrected p."""
     if test["p_holm"] >= SURE or not test["better by"]:
-        return "tied with"
-    return "better than" if test["better by"] > 0 else "worse than"
+        return "tied"
+    return "better" if test["better by"] > 0 else "worse"

@@ -14,7 +14,7 @@ SETS = {
     "tiktok": "TikTok features (MMSSL split, image and audio; text is absent)",
     "lfm2k": "Last.fm 2K (text, audio, speech)",
     "ml1m": "MovieLens-1M likes with posters and plots (random split of the protocol)",
-    "gowalla": "Gowalla (no content; train and validation joined, a pair of each user held for choosing)",
+    "gowalla": "Gowalla (no content)",
 }
 
 
@@ -36,6 +36,14 @@ PARTS = {
 }
 
 
+def held(join: bool | float | None) -> list[str]:
+    """What a set's rules hold for choosing where train and validation are joined, in words."""
+    if not join:
+        return []
+    what = "a pair of each user is" if join is True else f"{join:.0%} of the pairs are"
+    return [f"Train and validation are joined, as in the papers; {what} held for choosing.\n"]
+
+
 def recommenders() -> list[str]:
     """A table for every measured set and part; slices of cold items below."""
     out = []
@@ -49,6 +57,7 @@ def recommenders() -> list[str]:
                 f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. "
                 f"{trials(results['models'])} {effort['seeds']} seeds, at most {effort['minutes']:g} minutes a fit.\n"
             )
+            out += held(results.get("rules", {}).get("join"))
             lacks = ", ".join(results.get("without", []))
             out += [f"Not measured yet in this table: {lacks}.\n"] if lacks else []
             out += chosen(results["models"])

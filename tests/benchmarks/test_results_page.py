@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from page_catalogues import hidden, judged, rows_for_people, strengths
 from page_ranking import calibrated, findings, tables
-from page_recommenders import chosen, cut_short, published
+from page_recommenders import chosen, cut_short, held, published
 from page_recommenders import trials as trials_told
 from page_source import training
 from workspace import RESULTS, ROOT
@@ -159,14 +159,14 @@ def test_who_is_better_follows_from_the_corrected_tests() -> None:
         [
             test("deepfm", "deepfm without content", 0.1, 0.001),
             test("dcn_v2", "dcn_v2 without content", 0.2, 0.004),
+            test("dcn_v2", "logistic", 0.1, 0.01),
             test("deepfm", "logistic", 0.1, 0.2),
             test("deepfm", "logistic", -0.1, 0.01, "logloss"),
         ]
     )
     assert found == [
-        "Clicked: better than the same without content: deepfm in AUC within a user, dcn_v2 in AUC within a user.",
-        "Clicked: tied with logistic: deepfm in AUC within a user.",
-        "Clicked: worse than logistic: deepfm in log loss.",
+        "Clicked, against the same without content: in AUC within a user all are better.",
+        "Clicked, against logistic: in AUC within a user better: dcn_v2, tied: deepfm; in log loss all are worse.",
     ]
 
 
@@ -174,3 +174,8 @@ def test_a_missed_calibration_is_told() -> None:
     assert calibrated([ranked("one", 0.7)])[0].endswith("reached by all.")
     told = calibrated([ranked("one", 0.7), ranked("two", 0.7, 0.031)])[0]
     assert told.endswith("missed by two (clicked 0.031).")
+
+
+def test_what_is_held_for_choosing_is_said_as_it_was_run() -> None:
+    assert held(None) == held(False) == []
+    assert "a pair of each user is held" in held(True)[0] and "2% of the pairs are held" in held(0.02)[0]
