@@ -48,8 +48,9 @@ up: environment
 	@umask 077; $(PY) -m flows.up
 endif
 
+# Two processes whose OpenMP threads wait by spinning on two cores keep each other from working, for minutes.
 test: environment
-	@$(PY) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not faults and not browser and not nightly" $(PYTEST_ARGS)
+	@OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(TEST_JOBS) --dist loadfile --no-loadscope-reorder -m "not faults and not browser and not nightly" $(PYTEST_ARGS)
 
 test-faults: environment
 	@$(PY) -m pytest -m faults --timeout 600 $(PYTEST_ARGS)

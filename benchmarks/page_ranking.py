@@ -6,7 +6,9 @@ from typing import Any
 
 from page_source import plain, source
 
-from fusionrec.evaluation.outcomes import CHANCES, LESS, TASKS, VALUES, WORDS, cell
+from fusionrec.evaluation import outcomes
+from fusionrec.evaluation.comparisons import LEVEL
+from fusionrec.evaluation.outcomes import TASKS, WORDS
 from fusionrec.evaluation.table import markdown
 
 SETS = {
@@ -17,7 +19,6 @@ SETS = {
 }
 MOST_ECE = 0.02
 """What the calibration error on the demo is asked to stay within."""
-SURE = 0.05
 WITHOUT = " without content"
 
 
@@ -26,34 +27,25 @@ def ranking(found: dict[str, Any]) -> list[str]:
     out = ["## Rankers\n"]
     for name, one in found["sets"].items():
         said = findings(one["tests"]) + (calibrated(one["rows"]) if name == "demo" else [])
-        out += [f"{SETS[name]}\n", *tables(one["rows"]), *(f"- {line}" for line in said), ""]
+        seeds = max(row["seeds"] for row in one["rows"])
+        out += [f"{SETS[name]} Means of {seeds} seeds.\n", *tables(one["rows"]), *(f"- {line}" for line in said), ""]
     out.append(source(found))
     columns = ("case", "ours", "bound", "unit", "ratio_bound")
     return out + (plain("Speed of a ranker's epoch", found, columns) if found["rows"] else [])
 
 
 def tables(rows: list[dict[str, Any]]) -> list[str]:
-    """One table of chances and one of values, a line a task and ranker; the best of a task in bold."""
+    """One table of chances and one of values, as the report has them: a line a task and ranker, a task's best bold."""
+    told = {"rows": rows, "labels": {row["ranker"]: row["ranker"] for row in rows}, "chosen": None}
     out = []
-    for heads in (CHANCES, VALUES):
-        here = [row for row in rows if any(name in row["metrics"] for name in heads)]
+    for one in outcomes.tables(told):
         lines = []
-        for row in here:
-            mates = [other for other in here if other["task"] == row["task"]]
-            cells = {head: bold(row, mates, name) for name, head in heads.items()}
-            lines.append({"task": TASKS[row["task"]], "ranker": row["ranker"], **cells, "n": f"{row['n']:,}"})
-        out += [markdown(lines), ""] if lines else []
+        for row in one["rows"]:
+            cells = [f"**{text}**" if c["best"] else text for c in row["cells"] for text in [outcomes.cell(c["value"])]]
+            named = dict(zip(one["heads"], cells, strict=True))
+            lines.append({"task": row["task"], "ranker": row["label"], **named, "n": f"{row['n']:,}"})
+        out += [markdown(lines), ""]
     return out
-
-
-def bold(row: dict[str, Any], mates: list[dict[str, Any]], name: str) -> str:
-    """The cell of one metric, in bold where no mate is better."""
-    values = [m["metrics"][name][0] for m in mates if m["metrics"].get(name, [None])[0] is not None]
-    told = cell(row["metrics"].get(name, [None] * 3))
-    if not values or row["metrics"][name][0] is None:
-        return told
-    best = min(values) if name in LESS else max(values)
-    return f"**{told}**" if row["metrics"][name][0] == best else told
 
 
 def findings(tests: list[dict[str, Any]]) -> list[str]:
@@ -88,6 +80,6 @@ def calibrated(rows: list[dict[str, Any]]) -> list[str]:
 
 def verdict(test: dict[str, Any]) -> str:
     """``better``, ``worse`` or ``tied`` by the corrected p."""
-    if test["p_holm"] >= SURE or not test["better by"]:
+    if test["p_holm"] >= LEVEL or not test["better by"]:
         return "tied"
     return "better" if test["better by"] > 0 else "worse"

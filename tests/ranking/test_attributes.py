@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import polars as pl
 import pytest
 
 from fusionrec.ranking import attributes
 from fusionrec.ranking.attributes import Coding
-from fusionrec.ranking.base import UserSet, attribute_sizes, attribute_table
+from fusionrec.ranking.base import UserSet
 
 
 def learnt(users: pl.DataFrame, ids: list[str], fewest: int = 1) -> UserSet:
@@ -68,10 +67,3 @@ def test_a_coding_that_was_written_codes_others_in_the_same_way() -> None:
     assert found.codes["age"][1] == coding.of(users, ["a"]).codes["age"][0]
     nothing = again.of(others.select("user_id"), ["x"])
     assert nothing.sizes == found.sizes and not any(codes.any() for codes in nothing.codes.values())
-
-
-def test_a_ranker_reads_what_it_was_fitted_with_in_its_own_order() -> None:
-    users = UserSet(("a", "b"), {"x": np.array([1, 9], np.int32), "more": np.array([1, 1], np.int32)}, {"x": 3})
-    assert attribute_table(users, {"gone": 4, "x": 3}).tolist() == [[0, 1], [0, 0]]
-    arrays = {"attribute/10/k": np.array([2]), "attribute/9/a/b": np.array([7]), "touched": np.zeros(1)}
-    assert list(attribute_sizes(arrays).items()) == [("a/b", 7), ("k", 2)]

@@ -22,12 +22,12 @@ def test_log_not_is_exact_at_both_ends() -> None:
     torch.testing.assert_close(log_not(log_probability(logit)), log_probability(-logit), rtol=1e-6, atol=1e-20)
 
 
-def test_the_loss_is_cross_entropy_over_the_rows_that_have_a_label() -> None:
+def test_the_loss_is_cross_entropy_of_the_rows_that_have_a_label_over_all_rows() -> None:
     logit = torch.randn(7, generator=torch.Generator().manual_seed(0), requires_grad=True)
     y = torch.tensor([1.0, 0, math.nan, 1, 0, math.nan, 0])
     here = ~torch.isnan(y)
     found = task_losses({"click": log_probability(logit)}, {"click": y}, NONE)["click"]
-    torch.testing.assert_close(found, binary_cross_entropy_with_logits(logit[here], y[here]))
+    torch.testing.assert_close(found, 5 / 7 * binary_cross_entropy_with_logits(logit[here], y[here]))
     found.backward()
     assert torch.isfinite(logit.grad).all() and not logit.grad[~here].any()
 

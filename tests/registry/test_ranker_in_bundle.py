@@ -93,6 +93,13 @@ def test_who_the_users_are_lies_in_the_private_part_alone(world: World, tmp_path
     assert told.equals(regions(world).sort("user_id"))
 
 
+def test_of_a_person_only_what_the_ranker_reads_is_kept(world: World, tmp_path: Path) -> None:
+    more = regions(world).with_columns(email=pl.lit("a@b.example"), tags=pl.lit(["x"]))
+    stranger = more.head(1).with_columns(user_id=pl.lit("f" * 32))
+    folder = made(world, tmp_path, attributes=pl.concat([stranger, more]))
+    assert pl.read_parquet(folder / "users" / "attributes.parquet").equals(regions(world).sort("user_id"))
+
+
 def test_attributes_reach_the_ranker_by_user_and_are_unknown_without_them(world: World, tmp_path: Path) -> None:
     loaded = bundle.load_bundle(made(world, tmp_path))
     judge = loaded.recommender().ranker

@@ -160,17 +160,3 @@ def labelled(train: Impressions, tasks: tuple[str, ...]) -> dict[str, Bool]:
     if not found:
         raise ValueError(f"nothing to train on: no impression has a label of {', '.join(tasks)}")
     return found
-
-
-def attribute_table(users: UserSet, sizes: Mapping[str, int]) -> Int32:
-    """(U, A) codes of the attributes that ``sizes`` names; 0 for what ``users`` does not tell, or beyond the size."""
-    unknown = np.zeros(len(users), np.int32)
-    columns = [users.codes.get(name, unknown) for name in sizes]
-    known = [np.where((c >= 0) & (c < size), c, 0) for c, size in zip(columns, sizes.values(), strict=True)]
-    return np.stack(known, axis=1).astype(np.int32) if known else np.zeros((len(users), 0), np.int32)
-
-
-def attribute_sizes(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Attribute -> number of codes, from arrays ``attribute/<place>/<name>`` of one number each, in their order."""
-    named = sorted((int(n), name) for _, n, name in (a.split("/", 2) for a in arrays if a.startswith("attribute/")))
-    return {name: int(arrays[f"attribute/{n}/{name}"][0]) for n, name in named}

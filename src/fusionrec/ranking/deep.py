@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +22,6 @@ from pydantic import Field, PositiveInt
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.concat import Concat
-from fusionrec.fusion.space import FeatureSpace
 from fusionrec.ranking import calibration
 from fusionrec.ranking.base import (
     POSITION,
@@ -34,15 +32,14 @@ from fusionrec.ranking.base import (
     RankerSpec,
     UserSet,
     Watch,
-    attribute_sizes,
-    attribute_table,
     labelled,
     silent,
 )
 from fusionrec.ranking.calibration import Calibrated
+from fusionrec.ranking.fields import Fields
 from fusionrec.ranking.heads import AnyHead
 from fusionrec.ranking.heads.shared_bottom import SharedBottom
-from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
+from fusionrec.ranking.past import Bags, Past, candidate_blocks
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.types import Bool, Float32, Int64, ItemSet, Requests
 
@@ -77,19 +74,6 @@ class DeepSpec(RankerSpec):
         behind each other."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What the network's shape depends on, beside its spec: rows of the id tables, codes of the other categorical
-    fields, components of each modality, places of a list, and the tasks."""
-
-    users: int
-    items: int
-    codes: tuple[int, ...]
-    dims: Mapping[str, int]
-    places: int
-    tasks: tuple[str, ...]
-
-
 class DeepRanker(Calibrated, Ranker):
     """Fits and predicts through the network of its spec."""
 
@@ -104,22 +88,8 @@ class DeepRanker(Calibrated, Ranker):
         torch.manual_seed(seed)
         self.tasks = tuple(labelled(train, self.spec.tasks))
         self.fit_ids = known.items.ids
-        self.touched = np.zeros(len(known.items), bool)
-        self.touched[train.item] = True
-        self.space = content_space(known, self.touched, self.spec.width, seed)
-        names = [name for name in train.context if name != POSITION]
-        self.context = {name: int(train.context[name].max(initial=0)) + 1 for name in names}
-        self.attributes = dict(known.users.sizes)
-        self.meet(known.users)
+        self.fields = Fields.learn(train, known, self.spec.width, seed)
         self.scale = {task: _scale(train.labels[task]) for task in self.tasks if task in self.values}
-        self.sizes = Sizes(
-            len(known.users) + 1,
-            len(known.items) + 1,
-            (*self.attributes.values(), *self.context.values()),
-            self.space.dims,
-            int(train.context[POSITION].max(initial=0)) if POSITION in train.context else 0,
-            self.tasks,
-        )
         self.net = self._network()
         self.attach(known.items)
         self._train(train, valid, known, seed, watch)
@@ -129,7 +99,7 @@ class DeepRanker(Calibrated, Ranker):
     def _network(self) -> Any:
         from fusionrec.ranking.network import Network
 
-        return Network(self.spec, self.fusion, self.sizes, self.values)
+        return Network(self.spec, self.fusion, self.fields, self.tasks, self.values)
 
     def _train(self, train_set: Impressions, valid: Impressions, known: Known, seed: int, watch: Watch) -> None:
         past = Past(known.history, self.spec.last)
@@ -149,13 +119,8 @@ class DeepRanker(Calibrated, Ranker):
         def validate() -> float:
             if len(valid) == 0:
                 return float(next(rounds))  # nothing to judge by: the last epoch is as good as any
-            total = np.zeros(len(self.tasks))
-            for start in range(0, len(valid), PAIRS):
-                rows = np.arange(start, min(start + PAIRS, len(valid)))
-                there = np.array([(~np.isnan(parts["valid"].labels[task][rows])).sum() for task in self.tasks])
-                losses = self._losses(parts["valid"], rows, None)
-                total += [float(losses[task]) * n for task, n in zip(self.tasks, there, strict=True)]
-            return -float(total.sum() / len(valid))
+            blocks = [np.arange(at, min(at + PAIRS, len(valid))) for at in range(0, len(valid), PAIRS)]
+            return -sum(float(self._loss(parts["valid"], rows, None)) * len(rows) for rows in blocks) / len(valid)
 
         train(self.net, batches, validate, how, watch, seed, how.batch * self.net.work)
 
@@ -196,21 +161,13 @@ class DeepRanker(Calibrated, Ranker):
         return found
 
     def _loss(self, part: _Rows, rows: Int64, hidden: Bool | None) -> Tensor:
-        """The tasks' losses in proportion to their labels: a task of few rows that weighed as much as one of many
-        would be learnt by heart, and its users and items with it."""
         import torch
 
-        losses = self._losses(part, rows, hidden)
-        return torch.stack([losses[task] * (~np.isnan(part.labels[task][rows])).mean() for task in self.tasks]).sum()
-
-    def _losses(self, part: _Rows, rows: Int64, hidden: Bool | None) -> dict[str, Tensor]:
-        """Task -> its mean loss over those of the ``rows`` that have its label."""
         from fusionrec.ranking.layers import task_losses
 
         out = self.net(self._inputs(*part.at(rows), hidden))
-        device = self.net.anchor.device
-        labels = {task: tensor(part.labels[task][rows], device) for task in self.tasks}
-        return task_losses(out, labels, self.values)
+        labels = {task: tensor(part.labels[task][rows], self.net.anchor.device) for task in self.tasks}
+        return torch.stack(list(task_losses(out, labels, self.values).values())).sum()
 
     def _inputs(self, ids: Int64, item: Int64, bags: Bags, position: Int64, hidden: Bool | None) -> dict[str, Any]:
         """Tensors of B rows: ``ids`` (B, F) codes; the R different items with their content; where the rows' items
@@ -232,42 +189,23 @@ class DeepRanker(Calibrated, Ranker):
         }
 
     def meet(self, users: UserSet) -> None:
-        self.codes = attribute_table(users, self.attributes)
+        self.fields.meet(users)
 
     def attach(self, items: ItemSet) -> None:
-        at = {item: row for row, item in enumerate(self.fit_ids)}
-        row = np.array([at.get(item, -1) for item in items.ids], np.int64)
-        self.code = np.where((row >= 0) & self.touched[np.maximum(row, 0)], row + 1, 0)
-        self.vectors, self.mask = self.space.apply(items)
-
-    def ids(self, user: Int64, item: Int64, context: Mapping[str, np.ndarray]) -> Int64:
-        """(B, F) int64 codes: user, item, the user's attributes, the context; 0 for unknown."""
-        who = np.where((user >= 0) & (user < len(self.codes)), user, -1)
-        columns = [who + 1, self.code[item]]
-        columns += [np.where(who >= 0, column, 0) for column in self.codes[who].T] if self.codes.shape[1] else []
-        for name, size in self.context.items():
-            codes = context.get(name, np.zeros(len(user), np.int16))
-            columns.append(np.where((codes >= 0) & (codes < size), codes, 0))
-        return np.stack(columns, axis=1).astype(np.int64)
+        self.fields.attach(items)
+        self.vectors, self.mask = self.fields.space.apply(items)
 
     def predict(
         self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
     ) -> dict[str, Float32]:
-        context = context or {}
-        row, column = np.nonzero(candidates >= 0)
-        bags = of_requests(requests, self.spec.last)
-        ends = np.append(bags.offsets, len(bags.items))
         out = {task: np.zeros(candidates.shape, np.float32) for task in self.tasks}
         self.net.eval()
-        for start in range(0, len(row), PAIRS):
-            r, c = row[start : start + PAIRS], column[start : start + PAIRS]
-            user, item = requests.user[r], candidates[r, c]
-            given = {name: codes[r, c] for name, codes in context.items()}
+        for r, c, past in candidate_blocks(requests, candidates, self.spec.last, PAIRS):
+            item = candidates[r, c]
+            given = {name: codes[r, c] for name, codes in (context or {}).items()}
             position = given.get(POSITION, np.ones(len(r), np.int64)).astype(np.int64)
-            mine = ranges(ends[r], ends[r + 1])
-            size = ends[r + 1] - ends[r]
-            part = Bags(bags.items[mine], np.cumsum(size) - size)
-            answers = self._answers(self._inputs(self.ids(user, item, given), item, part, position, None))
+            ids = self.fields.codes(requests.user[r], item, given)
+            answers = self._answers(self._inputs(ids, item, past, position, None))
             for task, (value, place) in answers.items():
                 out[task][r, c] = (
                     _unscaled(value, self.scale[task])
@@ -279,39 +217,19 @@ class DeepRanker(Calibrated, Ranker):
     def arrays(self) -> dict[str, np.ndarray]:
         return {
             **state_arrays(self.net, "net"),
-            **self.space.arrays(),
+            **self.fields.arrays(),
             **self.calibration_arrays(),
-            "touched": self.touched,
-            "users": np.array([self.sizes.users], np.int64),
-            **{f"attribute/{n}/{name}": np.array([size]) for n, (name, size) in enumerate(self.attributes.items())},
-            "places": np.array([self.sizes.places], np.int64),
-            **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
             **{f"task/{n}/{task}": np.array(self.scale.get(task, ())) for n, task in enumerate(self.tasks)},
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
-        self.touched = np.asarray(arrays["touched"], bool)
-        self.attributes = attribute_sizes(arrays)
-        n_users = int(arrays["users"][0])
-        self.codes = np.zeros((n_users - 1, len(self.attributes)), np.int32)
-        self.space = FeatureSpace.restore(arrays)
+        self.fields = Fields.restore(arrays, fit_ids)
         self.restore_calibration(arrays)
-        self.context = {
-            name.partition("/")[2]: int(arrays[name][0]) for name in sorted(arrays) if name.startswith("context/")
-        }
         named = sorted((name.split("/") for name in arrays if name.startswith("task/")), key=lambda n: int(n[1]))
         self.tasks = tuple(name[2] for name in named)
         scales = {name[2]: tuple(arrays["/".join(name)].tolist()) for name in named}
         self.scale = {task: scale for task, scale in scales.items() if scale}
-        self.sizes = Sizes(
-            n_users,
-            len(self.touched) + 1,
-            (*self.attributes.values(), *self.context.values()),
-            self.space.dims,
-            int(arrays["places"][0]),
-            self.tasks,
-        )
         self.net = self._network()
         load_state(self.net, dict(arrays), "net")
         self.net.eval()
@@ -333,7 +251,7 @@ class _Rows:
         part = self.rows
         item = part.item[rows].astype(np.int64)
         context = {name: codes[rows] for name, codes in part.context.items()}
-        ids = self.ranker.ids(part.user[rows].astype(np.int64), item, context)
+        ids = self.ranker.fields.codes(part.user[rows].astype(np.int64), item, context)
         position = context.get(POSITION, np.ones(len(rows), np.int64)).astype(np.int64)
         return ids, item, self.past.bags(self.spans.at(rows), item), position
 

@@ -49,8 +49,11 @@ def log_not(log_p: Tensor) -> Tensor:
 
 
 def task_losses(out: Mapping[str, Tensor], labels: Mapping[str, Tensor], values: frozenset[str]) -> dict[str, Tensor]:
-    """Task -> the mean loss over the rows (B,) that have a label (0 without one): cross-entropy of probabilities, half
-    the squared error of (standardised) values."""
+    """Task -> the loss of the rows (B,) that have a label, summed and divided by B: cross-entropy of probabilities,
+    half the squared error of (standardised) values.
+
+    So tasks weigh as they have labels. One of few rows that weighed as much as one of many would be learnt by heart,
+    and its users and items with it."""
     found = {}
     for task, prediction in out.items():
         y = labels[task]
@@ -61,7 +64,7 @@ def task_losses(out: Mapping[str, Tensor], labels: Mapping[str, Tensor], values:
         else:
             log_p = prediction.clamp(max=NEVER)
             loss = -(y * log_p + (1 - y) * log_not(log_p))
-        found[task] = torch.where(here, loss, loss.new_zeros(())).sum() / here.sum().clamp(min=1)
+        found[task] = torch.where(here, loss, loss.new_zeros(())).mean()
     return found
 
 

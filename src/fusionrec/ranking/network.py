@@ -14,7 +14,8 @@ from fusionrec.ranking.layers import Examination
 
 if TYPE_CHECKING:
     from fusionrec.fusion.base import FusionSpec
-    from fusionrec.ranking.deep import DeepSpec, Sizes
+    from fusionrec.ranking.deep import DeepSpec
+    from fusionrec.ranking.fields import Fields
 
 FOLLOWS_SIGHT = ("click", "conversion", "cart", "ad_click")
 """The tasks that presuppose that the place was looked at."""
@@ -23,19 +24,21 @@ FOLLOWS_SIGHT = ("click", "conversion", "cart", "ad_click")
 class Network(nn.Module):
     """What :class:`fusionrec.ranking.deep.DeepRanker` trains; ``values``: the tasks that are no probabilities."""
 
-    def __init__(self, spec: DeepSpec, fusion: FusionSpec, sizes: Sizes, values: frozenset[str]) -> None:
+    def __init__(
+        self, spec: DeepSpec, fusion: FusionSpec, read: Fields, tasks: tuple[str, ...], values: frozenset[str]
+    ) -> None:
         super().__init__()
-        rows = (sizes.users, sizes.items, *sizes.codes)
+        rows, dims = read.sizes, read.space.dims
         self.tables = nn.ModuleList(nn.Embedding(n, spec.dim) for n in rows)
         for table in self.tables:
             nn.init.normal_(table.weight, std=0.05)
-        self.fuse: Any = fusion.build(sizes.dims, spec.dim) if sizes.dims else None
+        self.fuse: Any = fusion.build(dims, spec.dim) if dims else None
         self.nothing = nn.Parameter(torch.zeros(spec.dim))  # the past of a user without one
         fields = len(rows) + (2 if self.fuse else 0)
-        numbers = 1 + (len(sizes.dims) + 1 if self.fuse else 0)
+        numbers = 1 + (len(dims) + 1 if self.fuse else 0)
         self.mix: Any = spec.interaction(fields * spec.dim + numbers)
-        self.head = spec.head.build(self.mix.width, sizes.tasks, values)
-        self.examination = Examination(sizes.places)
+        self.head = spec.head.build(self.mix.width, tasks, values)
+        self.examination = Examination(read.places)
         self.anchor = self.nothing  # says where the module is
         self.work = fields * spec.dim * self.mix.width
 

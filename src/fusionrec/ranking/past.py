@@ -8,6 +8,7 @@ Legend: P positives, N impressions, B rows of a batch, L entries of their bags.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,3 +120,16 @@ def of_requests(requests: Requests, last: int) -> Bags:
     return Bags(
         times.indices[kept].astype(np.int64), np.searchsorted(row[kept], np.arange(len(requests))).astype(np.int64)
     )
+
+
+def candidate_blocks(
+    requests: Requests, candidates: Int64, last: int, block: int
+) -> Iterator[tuple[Int64, Int64, Bags]]:
+    """The candidates (B, K), -1 for none, at most ``block`` at a time: their rows, columns and requests' pasts."""
+    row, column = np.nonzero(candidates >= 0)
+    bags = of_requests(requests, last)
+    ends = np.append(bags.offsets, len(bags.items))
+    for start in range(0, len(row), block):
+        r, c = row[start : start + block], column[start : start + block]
+        size = ends[r + 1] - ends[r]
+        yield r, c, Bags(bags.items[ranges(ends[r], ends[r + 1])], np.cumsum(size) - size)

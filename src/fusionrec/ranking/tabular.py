@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from fusionrec.fusion.space import FeatureSpace
 from fusionrec.ranking import calibration
 from fusionrec.ranking.base import (
     POSITION,
@@ -24,13 +23,12 @@ from fusionrec.ranking.base import (
     Ranker,
     UserSet,
     Watch,
-    attribute_sizes,
-    attribute_table,
     labelled,
     silent,
 )
 from fusionrec.ranking.calibration import Calibrated
-from fusionrec.ranking.past import Bags, Past, content_space, of_requests, ranges
+from fusionrec.ranking.fields import Fields
+from fusionrec.ranking.past import Bags, Past, candidate_blocks
 from fusionrec.types import Float32, Int64, ItemSet, Requests
 
 PAIRS = 65_536  # predicted at once
@@ -58,19 +56,9 @@ class Tabular(Calibrated, Ranker):
         here = labelled(train, self.asked)
         self.tasks = tuple(here)
         self.fit_ids = known.items.ids
-        touched = np.zeros(len(known.items), bool)
-        touched[train.item] = True
-        self.touched = touched
-        self.space = content_space(known, touched, WIDTH, seed)
+        self.fields = Fields.learn(train, known, WIDTH, seed)
         # Of choices a row's own would have to be left out, and that it was would give the answer away.
         self.shown = np.bincount(train.item, minlength=len(known.items)).astype(np.float32)
-        self.attributes = dict(known.users.sizes)
-        self.meet(known.users)
-        self.context = {n: int(train.context[n].max(initial=0)) + 1 for n in train.context if n != POSITION}
-        places = int(train.context[POSITION].max(initial=0)) if POSITION in train.context else 0
-        self.sizes = (
-            len(known.users) + 1, len(known.items) + 1, *known.users.sizes.values(), *self.context.values(), places + 1
-        )  # fmt: skip
         self.attach(known.items)
         # A rating outside what training met cannot be right.
         self.bounds = {task: (np.nanmin(train.labels[task]), np.nanmax(train.labels[task])) for task in self.tasks}
@@ -98,24 +86,23 @@ class Tabular(Calibrated, Ranker):
         return self._rows(user, item, past.bags(past.spans(part.user, part.time), item), part.context)
 
     def meet(self, users: UserSet) -> None:
-        self.codes = attribute_table(users, self.attributes)
+        self.fields.meet(users)
 
     def attach(self, items: ItemSet) -> None:
-        at = {item: row for row, item in enumerate(self.fit_ids)}
-        row = np.array([at.get(item, -1) for item in items.ids], np.int64)
-        known = row >= 0
-        self.code = np.where(known & self.touched[np.maximum(row, 0)], row + 1, 0)
+        self.fields.attach(items)
+        row = self.fields.rows(items)
         # Of an item that training never showed it is not known how often it would be: that is not "never".
-        shown = np.where(known, self.shown[np.maximum(row, 0)], 0)
+        shown = np.where(row >= 0, self.shown[np.maximum(row, 0)], 0)
         self.popular = np.where(shown > 0, np.log1p(shown), np.nan).astype(np.float32)
-        vectors, mask = self.space.apply(items)
-        self.vectors = {name: np.where(mask[:, [n]], vectors[name], 0) for n, name in enumerate(self.space.modalities)}
+        vectors, mask = self.fields.space.apply(items)
+        names = enumerate(self.fields.space.modalities)
+        self.vectors = {name: np.where(mask[:, [n]], vectors[name], 0) for n, name in names}
 
     def _rows(self, user: Int64, item: Int64, bags: Bags, context: Mapping[str, np.ndarray]) -> Table:
         n = len(user)
         history = sparse.csr_matrix(
             (np.ones(len(bags.items), np.float32), bags.items, np.append(bags.offsets, len(bags.items))),
-            shape=(n, len(self.code)),
+            shape=(n, len(self.popular)),
         )
         place = context.get(POSITION, np.ones(n, np.int64))
         numbers = [np.log1p(bags.counts), self.popular[item], place]
@@ -125,30 +112,21 @@ class Tabular(Calibrated, Ranker):
             # Rounded: the order of a sum must not decide on which side of a tree's threshold a row falls.
             numbers.append(np.round((mean * mine).sum(1) / np.maximum(length, 1e-9), 4))
             numbers += list(mine[:, : self.components].T)
-        who = np.where((user >= 0) & (user < len(self.codes)), user, -1)
-        codes = [who + 1, self.code[item], *(np.where(who >= 0, column[who], 0) for column in self.codes.T)]
-        for name, size in self.context.items():
-            value = context.get(name, np.zeros(n, np.int16))
-            codes.append(np.where((value >= 0) & (value < size), value, 0))
-        codes.append(np.minimum(place, self.sizes[-1] - 1))
-        return Table(np.stack(numbers, axis=1).astype(np.float32), np.stack(codes, axis=1).astype(np.int64), self.sizes)
+        codes = [self.fields.codes(user, item, context), np.minimum(place, self.fields.places)[:, None]]
+        sizes = (*self.fields.sizes, self.fields.places + 1)
+        return Table(
+            np.stack(numbers, axis=1).astype(np.float32), np.concatenate(codes, axis=1).astype(np.int64), sizes
+        )
 
     def predict(
         self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
     ) -> dict[str, Float32]:
-        row, column = np.nonzero(candidates >= 0)
-        bags = of_requests(requests, LAST)
-        ends = np.append(bags.offsets, len(bags.items))
         out = {task: np.zeros(candidates.shape, np.float32) for task in self.tasks}
-        for start in range(0, len(row), PAIRS):
-            r, c = row[start : start + PAIRS], column[start : start + PAIRS]
-            size = ends[r + 1] - ends[r]
-            mine = Bags(bags.items[ranges(ends[r], ends[r + 1])], np.cumsum(size) - size)
+        for r, c, past in candidate_blocks(requests, candidates, LAST, PAIRS):
             given = {name: codes[r, c] for name, codes in (context or {}).items()}
-            table = self._rows(requests.user[r], candidates[r, c], mine, given)
+            table = self._rows(requests.user[r], candidates[r, c], past, given)
             for task in self.tasks:
-                value = self._predict_task(task, table)
-                out[task][r, c] = self._told(task, value)
+                out[task][r, c] = self._told(task, self._predict_task(task, table))
         return out
 
     def _told(self, task: str, value: Float32) -> Float32:
@@ -159,25 +137,17 @@ class Tabular(Calibrated, Ranker):
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {
-            **self.space.arrays(),
+            **self.fields.arrays(),
             **self.calibration_arrays(),
-            "touched": self.touched,
             "shown": self.shown,
-            **{f"attribute/{n}/{name}": np.array([size]) for n, (name, size) in enumerate(self.attributes.items())},
-            "sizes": np.array(self.sizes, np.int64),
-            **{f"context/{name}": np.array([size], np.int64) for name, size in self.context.items()},
             **{f"task/{n}/{task}": np.array(self.bounds[task]) for n, task in enumerate(self.tasks)},
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
-        self.touched, self.shown = np.asarray(arrays["touched"], bool), np.asarray(arrays["shown"], np.float32)
-        self.sizes = tuple(arrays["sizes"].tolist())
-        self.attributes = attribute_sizes(arrays)
-        self.codes = np.zeros((self.sizes[0] - 1, len(self.attributes)), np.int32)
-        self.space = FeatureSpace.restore(arrays)
+        self.fields = Fields.restore(arrays, fit_ids)
+        self.shown = np.asarray(arrays["shown"], np.float32)
         self.restore_calibration(arrays)
-        self.context = {n.partition("/")[2]: int(arrays[n][0]) for n in sorted(arrays) if n.startswith("context/")}
         named = sorted((int(n), task, arrays[f"task/{n}/{task}"]) for _, n, task in _tasks(arrays))
         self.tasks = tuple(task for _, task, _ in named)
         self.bounds = {task: (bounds[0], bounds[1]) for _, task, bounds in named}

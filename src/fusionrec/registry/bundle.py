@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from fusionrec.data.files import fresh_folder, to_json, write_bytes
 from fusionrec.errors import ConfigError, IntegrityError
-from fusionrec.registry.model import LoadedModel, arrays_to_bytes, bytes_to_arrays, ids_sha256, load_model
+from fusionrec.registry.catalogue import Catalogue, load_catalogue, parquet, save_catalogue
+from fusionrec.registry.model import LoadedModel, arrays_to_bytes, bytes_to_arrays, load_model
 from fusionrec.registry.sealed import (
     FORMAT_VERSION,
     digest_of,
@@ -42,16 +43,6 @@ if TYPE_CHECKING:
 
 PAIRS = "train_pairs.safetensors"
 BUNDLE = "bundle.json"
-
-
-@dataclass(frozen=True)
-class Catalogue:
-    """A snapshot of the catalogue: ``items`` in index form, ``table`` the metadata in the same order."""
-
-    items: ItemSet
-    table: pl.DataFrame
-    fingerprints: Mapping[str, str]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -179,12 +170,12 @@ def save_bundle(
     ``temporal``: every pair of the test split is later than every pair that the fit saw. ``attributes``: the table of
     users (``user_id``, attributes), kept for a ranker. ``reranker``: the settings of what re-ranks.
     """
-    trained_model = load_model(model)
+    trained_model, ids = load_model(model), list(users)
     judge = unseal(ranker).digest if ranker is not None else None
     pairs = arrays_to_bytes(
         {
             "pairs": np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM])),
-            "users": user_hashes(users),
+            "users": user_hashes(ids),
         }
     )
 
@@ -193,17 +184,7 @@ def save_bundle(
         if ranker is not None:
             shutil.copytree(ranker, target / "ranker")
         catalogue = save_catalogue(target / "catalogue", table, items, fingerprints)
-        ordered = histories.select(Columns.USER, Columns.ITEM, Columns.TIME).sort(
-            Columns.USER, Columns.TIME, Columns.ITEM, nulls_last=True
-        )
-        tables = {"histories.parquet": _parquet(ordered)}
-        if ranker is not None:
-            tables["attributes.parquet"] = _parquet(_sorted_users(attributes))
-        people = seal(
-            target / "users",
-            tables,
-            {"n_users": ordered[Columns.USER].n_unique(), "n_pairs": ordered.height},
-        )
+        people = _seal_users(target / "users", histories, None if ranker is None else _read_by(ranker, attributes, ids))
         write_bytes(target / PAIRS, pairs)
         about = {
             "format_version": FORMAT_VERSION,
@@ -222,58 +203,33 @@ def save_bundle(
     return str(read_bundle_json(folder)["bundle"])
 
 
-def _sorted_users(attributes: pl.DataFrame | None) -> pl.DataFrame:
-    import polars as pl
-
-    if attributes is None:
-        return pl.DataFrame(schema={Columns.USER: pl.String})
-    return attributes.unique(Columns.USER, keep="first", maintain_order=True).sort(Columns.USER)
-
-
-def save_catalogue(folder: Path, table: pl.DataFrame, items: ItemSet, fingerprints: Mapping[str, str]) -> str:
-    """Write a catalogue snapshot; returns its digest. Every item of ``items`` must have a row in ``table``."""
-    import polars as pl
-
-    order = pl.DataFrame({Columns.ITEM: list(items.ids)}, schema={Columns.ITEM: pl.String})
-    ordered = order.join(table.unique(Columns.ITEM, keep="first"), on=Columns.ITEM, how="left", maintain_order="left")
-    unknown = order.join(table, on=Columns.ITEM, how="anti")
-    if unknown.height:
-        raise ValueError(f"{unknown.height} items have no metadata row, e.g. {unknown[Columns.ITEM][0]!r}")
-    arrays: dict[str, np.ndarray] = {}
-    for name in items.modalities:
-        arrays[f"features/{name}"] = np.asarray(items.features[name], np.float32)
-        arrays[f"present/{name}"] = np.asarray(items.present[name], bool)
-        group = items.group.get(name)
-        arrays[f"group/{name}"] = np.zeros(len(items), np.int16) if group is None else np.asarray(group, np.int16)
-    return seal(
-        folder,
-        {"items.parquet": _parquet(ordered), "features.safetensors": arrays_to_bytes(arrays)},
-        {
-            "n_items": len(items),
-            "items_sha256": ids_sha256(items.ids),
-            "modalities": {name: {"fingerprint": fingerprints[name]} for name in items.modalities},
-        },
+def _seal_users(folder: Path, histories: pl.DataFrame, attributes: pl.DataFrame | None) -> str:
+    """Write what is personal; returns its digest."""
+    ordered = histories.select(Columns.USER, Columns.ITEM, Columns.TIME).sort(
+        Columns.USER, Columns.TIME, Columns.ITEM, nulls_last=True
     )
+    files = {"histories.parquet": parquet(ordered)}
+    if attributes is not None:
+        files["attributes.parquet"] = parquet(attributes)
+    return seal(folder, files, {"n_users": ordered[Columns.USER].n_unique(), "n_pairs": ordered.height})
 
 
-def load_catalogue(folder: Path, expected: str | None = None) -> Catalogue:
-    """Verify and open a catalogue snapshot. Errors as :func:`fusionrec.registry.model.load_model`."""
+def _read_by(ranker: Path, attributes: pl.DataFrame | None, users: list[str]) -> pl.DataFrame:
+    """Of the table of users what the ranker reads: the users of the fit, the attributes that it codes; nothing else of
+    a person is kept."""
     import polars as pl
 
-    sealed = unseal(folder, expected)
-    try:
-        table = pl.read_parquet(io.BytesIO(sealed.read("items.parquet")))
-        arrays = bytes_to_arrays(sealed.read("features.safetensors"))
-        ids = tuple(table[Columns.ITEM].to_list())
-        names = sorted(sealed.manifest["modalities"])
-        items = ItemSet(ids, *({m: arrays[f"{part}/{m}"] for m in names} for part in ("features", "present", "group")))
-        prints = {m: str(sealed.manifest["modalities"][m]["fingerprint"]) for m in names}
-        agree = ids_sha256(ids) == sealed.manifest["items_sha256"]
-    except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise IntegrityError(f"{folder.name} is not a catalogue snapshot: {error!r}") from None
-    if not agree:
-        raise IntegrityError(f"{folder.name}/items.parquet does not hold the items that its manifest names")
-    return Catalogue(items, table, prints, sealed.digest)
+    from fusionrec.ranking.attributes import Coding
+
+    ids = pl.Series(Columns.USER, users, dtype=pl.String)
+    if attributes is None:
+        return ids.to_frame().clear()
+    coding = Coding.from_json(read_manifest(ranker / "manifest.json")["attributes"])
+    coded = [name for name in attributes.columns if name in coding.values or name in coding.edges]
+    known = attributes.filter(pl.col(Columns.USER).is_in(ids.implode())).unique(
+        Columns.USER, keep="first", maintain_order=True
+    )
+    return known.select(Columns.USER, *sorted(coded)).sort(Columns.USER)
 
 
 def read_bundle_json(folder: Path) -> dict[str, Any]:
@@ -338,9 +294,3 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
     if lacking := sorted(set(bundle.modalities) - set(catalogue.items.modalities)):
         raise ConfigError(f"the model reads {lacking}, the catalogue snapshot of {folder.name} has no such vectors")
     return bundle
-
-
-def _parquet(table: pl.DataFrame) -> bytes:
-    out = io.BytesIO()
-    table.write_parquet(out, compression="zstd", statistics=False)
-    return out.getvalue()

@@ -23,9 +23,9 @@ from fusionrec.errors import ConfigError
 from fusionrec.evaluation import comparisons, slices, table
 from fusionrec.evaluation.protocol import evaluate
 from fusionrec.fusion.base import FusionSpec
-from fusionrec.recommenders.base import RetrieverSpec
+from fusionrec.recommenders.base import Retriever, RetrieverSpec
+from fusionrec.types import Bool, ItemSet, Spec
 from fusionrec.types import Columns as C
-from fusionrec.types import ItemSet, Spec
 
 NAMES = {"random_per_user": "random", "leave_last_out": "leave last out", "global_time": "global time"}
 """The protocols by kind, from the most flattering to the most honest, and what people read."""
@@ -90,12 +90,7 @@ def side_by_side(
         parts = [p for p in slices.build(asked.requests, asked.positives, ~touched, {}) if p.name in ("all", "warm")]
         results = {}
         for name, (retriever, fusion) in models.items():
-            start = time.monotonic()
-            model = retriever.build(fusion)
-            try:
-                model.fit(data.train, data.valid, items, seed=seed)
-            except ValueError as error:
-                raise ConfigError(f"{retriever.kind}, {NAMES.get(kind, kind)} split: {error}") from error
+            start, model = time.monotonic(), _fitted(retriever, fusion, data, items, seed, NAMES.get(kind, kind))
             results[name] = evaluate(model, asked.requests, parts, ks, name=name)
             mean, seconds = results[name].mean("all", metric)[0], time.monotonic() - start
             say(f"{NAMES.get(kind, kind)}: {name} {metric} {mean:.4f} ({seconds:.0f} s)")
@@ -105,17 +100,36 @@ def side_by_side(
             {
                 "kind": kind,
                 "name": NAMES.get(kind, kind),
-                "pairs": {name: part.height for name, part in made.parts.items()},
-                "windows": made.summary["windows"],
-                "users": len(asked.users),
-                "unknown_users": int((asked.requests.user < 0).sum()),
-                "cold_pairs": int((~touched)[asked.positives.indices].sum()),
+                **_sizes(made, asked, touched),
                 "table": table.long_rows(list(results.values()), labels, repeats, seed),
                 "comparisons": tests,
                 "standing": comparisons.standing(tests),
             }
         )
     return {"metric": metric, "splits": found, "means": sentences(found, metric)}
+
+
+def _fitted(
+    retriever: RetrieverSpec, fusion: FusionSpec | None, data: SplitData, items: ItemSet, seed: int, name: str
+) -> Retriever:
+    """A model trained under the protocol called ``name``. Raises ConfigError where it cannot be."""
+    model = retriever.build(fusion)
+    try:
+        model.fit(data.train, data.valid, items, seed=seed)
+    except ValueError as error:
+        raise ConfigError(f"{retriever.kind}, {name} split: {error}") from error
+    return model
+
+
+def _sizes(made: split.Splits, asked: split.Asked, touched: Bool) -> dict[str, Any]:
+    """What a protocol asks, and of whom and what training knows nothing. ``touched`` (I,): items of its train."""
+    return {
+        "pairs": {name: part.height for name, part in made.parts.items()},
+        "windows": made.summary["windows"],
+        "users": len(asked.users),
+        "unknown_users": int((asked.requests.user < 0).sum()),
+        "cold_pairs": int((~touched)[asked.positives.indices].sum()),
+    }
 
 
 def rows_for_people(found: Mapping[str, Any], part: str = "all") -> list[dict[str, str]]:
