@@ -37,6 +37,7 @@ RECIPES = ("ctr_net", "self_attention_graph", "attention_search", "deepfm_conver
 PACKAGED = {"kind": "efficientnet_lite0"}
 """What reads pictures where a recipe names an encoder that only a hub has."""
 METRICS = (("recall@20", "all"), ("ndcg@20", "all"), ("recall@10", "cold_only"))
+CHOICES = ("click", "conversion")
 SEEDS = (0, 1, 2)
 
 
@@ -81,8 +82,9 @@ def once(folder: Path, home: Path, name: str, seed: int) -> dict[str, Any]:
              for metric, part in METRICS}  # fmt: skip
     print(name, "seed", seed, f"{seconds:.0f} s", {m: round(float(np.nanmean(v)), 4) for m, v in
           lists["ndcg@20 all"].items()}, flush=True)  # fmt: skip
+    judged, shares = clicks(paths)
     return {
-        "lists": lists, "clicks": clicks(paths), "seconds": seconds, "instead": instead,
+        "lists": lists, "clicks": judged, "shares": shares, "seconds": seconds, "instead": instead,
         "modalities": sorted(params["modalities"]), "labels": labels(params),
     }  # fmt: skip
 
@@ -107,14 +109,15 @@ def _named(encoder: dict[str, Any]) -> str:
     return f"{encoder['kind']} {encoder['of']['kind']}" if "of" in encoder else str(encoder["kind"])
 
 
-def clicks(paths: Paths) -> dict[str, dict[str, Judgement]]:
-    """Ranker -> task -> judgement of the test's impressions."""
+def clicks(paths: Paths) -> tuple[dict[str, dict[str, Judgement]], dict[str, float]]:
+    """Ranker -> task -> judgement of the test's impressions; task -> the share of them with a yes."""
     params = load_params(paths.project / "params.yaml")
     data = split.load(paths, ("train", "valid", "test"))
     items = embeddings.load(paths, tuple(params.modalities))
     shown = frame.load(paths, data, items, ("test",))
     found = ranked.load(paths, data, items)
-    return {name: judge(one.ranker, shown.parts["test"], shown.positives) for name, one in found.items()}
+    judged = {name: judge(one.ranker, shown.parts["test"], shown.positives) for name, one in found.items()}
+    return judged, {task: float(np.nanmean(shown.parts["test"].labels[task])) for task in CHOICES}
 
 
 def told(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -127,13 +130,13 @@ def told(runs: list[dict[str, Any]]) -> dict[str, Any]:
             cells[key] = [float(np.nanmean(values)), *interval(values)]
         lists.append({"model": model, **{key: [round(v, 6) for v in cell] for key, cell in cells.items()}})
     found = {name: [one["clicks"][name] for one in runs] for name in runs[0]["clicks"]}
-    tasks = [task for task in ("click", "conversion") if task in found[kept.MAIN][0]]
+    tasks = [task for task in CHOICES if task in found[kept.MAIN][0]]
     return {
         "lists": lists,
         "clicks": comparing.rows(found, tasks),
         "seconds": round(float(np.median([one["seconds"] for one in runs])), 1),
         "seeds": len(runs),
-        **{key: runs[0][key] for key in ("instead", "modalities", "labels")},
+        **{key: runs[0][key] for key in ("instead", "modalities", "labels", "shares")},
     }
 
 
@@ -156,7 +159,7 @@ def tests(ran: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         out += [{"recipe": name, "metric": "ndcg@20", **line, "p_holm": corrected[line["against"]]} for line in lines]
         found = {ranker: [one["clicks"][ranker] for one in runs] for ranker in runs[0]["clicks"]}
         pairs = [(kept.MAIN, other) for other in found if other != kept.MAIN]
-        said = comparing.tests(found, [t for t in ("click", "conversion") if t in found[kept.MAIN][0]], pairs)
+        said = comparing.tests(found, [t for t in CHOICES if t in found[kept.MAIN][0]], pairs)
         out += [{"recipe": name, **line} for line in said]
     return out
 

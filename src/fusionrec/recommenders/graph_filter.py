@@ -1,12 +1,12 @@
 """Blurring and sharpening on the item graph, in closed form (D1): a linear filter with a low-pass part.
 
-With X the (U, I) matrix, n its row sums and p its column sums, N = diag(n)^-a X diag(p)^-b, scaled to norm 1, and
-P = N'N, the graph of items that users have in common. V (I, R): the leading right singular vectors of N. A history x is
-blurred over the neighbours and over the whole graph, y = x P + l (x diag(p)^-b V) (diag(p)^b V)', and then sharpened for a time s, which
-takes away what the neighbours of an item explain: dy/dt = -y P, of which one Runge-Kutta step of order 4 is taken,
-score = y S with S = sum of (-s P)^i / i!, i = 0..4. So all is one item-item matrix, the sum of P S and of a matrix of
-rank R; of the first the ``neighbours`` entries of each row with the largest magnitude are kept. l and s are chosen by
-validation, with the operators themselves, before anything is cut off.
+With X the (U, I) matrix, n its row sums and p its column sums, N = diag(n)^-a X diag(p)^-b, scaled to norm 1, and P =
+N'N, the graph of items that users have in common. V (I, R): the leading right singular vectors of N. A history x is
+blurred over the neighbours and over the whole graph, y = x P + l (x diag(p)^-b V) (diag(p)^b V)', and then sharpened
+for a time s, which takes away what the neighbours of an item explain: dy/dt = -y P, of which one Runge-Kutta step of
+order 4 is taken, score = y S with S = sum of (-s P)^i / i!, i = 0..4. So all is one item-item matrix, the sum of P S
+and of a matrix of rank R; of the first the ``neighbours`` entries of each row with the largest magnitude are kept. l
+and s are chosen by validation, with the operators themselves, before anything is cut off.
 
 Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021, arXiv:2108.07567 (the blurring); Choi
 et al., "Blurring-sharpening process models for collaborative filtering", SIGIR 2023, arXiv:2211.09324. What they keep
