@@ -15,13 +15,13 @@ from fusionrec.registry.ranker import ONLY, WITHOUT
 HOUSE = "atelier"
 IDEAS = {
     "ctr_net": "Who, which, their attributes and content side by side, a dense layer of 128, dropout .2, a sigmoid, "
-    "cross-entropy. Its rows without content (collaborative), without ids (content) and with both (hybrid) are beside it.",
+    "cross-entropy. Beside it the same without content (collaborative) and without ids (content); it is the hybrid.",
     "self_attention_graph": "Words, pictures, sounds and clips attend to each other, softmax(X_i . X_j / sqrt(d)); the "
     "result enters the graph of users and items and travels along its edges.",
-    "attention_search": "Words and pictures weighted by how much they say; the same vectors answer searches in words, by "
-    "a picture and by voice: `fusionrec search`.",
-    "deepfm_conversion": "Text + lambda picture + mu past rating in DeepFM, for clicks and for purchases after them; the "
-    "head of the picture encoder is fine-tuned.",
+    "attention_search": "Words and pictures weighted by how much they say; the same vectors answer searches in words, "
+    "by a picture and by voice: `fusionrec search`.",
+    "deepfm_conversion": "Text + lambda picture + mu past rating in DeepFM, for clicks and for purchases after them; "
+    "the head of the picture encoder is fine-tuned.",
     "cross_modal_alignment": "Pictures, and words and sounds through LSTMs that are learnt here; softmax(W f1 f2') f2 "
     "aligns them, added, side by side, a dense layer.",
 }
@@ -60,7 +60,8 @@ def instead(found: dict[str, Any]) -> list[str]:
         f"{told} name a picture encoder that only a hub has (a Vision Transformer, VGG16). Without a hub, and in the "
         "tables below, the packaged one stands in:\n",
         "<!-- not run: minutes; tests/e2e/test_recipes.py runs it on a small catalogue -->",
-        f'```bash\nfusionrec repro --recipe {names[0]} --set "modalities.image.encoder={{kind: efficientnet_lite0}}"\n```\n',
+        f"```bash\nfusionrec repro --recipe {names[0]} \\\n"
+        '  --set "modalities.image.encoder={kind: efficientnet_lite0}"\n```\n',
     ]
 
 
