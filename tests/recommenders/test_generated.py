@@ -153,7 +153,9 @@ def test_values_of_what_is_missing_have_no_influence(model):
 @pytest.mark.parametrize("what", ["one modality", "none", "few items"])
 def test_where_nothing_can_be_learnt_nothing_is_generated(what):
     seen, _ = planted()
-    items = {"one modality": seen.only("text"), "none": ItemSet(seen.ids), "few items": seen.only("text", "image")}[what]
+    items = {"one modality": seen.only("text"), "none": ItemSet(seen.ids), "few items": seen.only("text", "image")}[
+        what
+    ]
     if what == "few items":
         rare = seen.present["text"] & (np.arange(I) < 10)
         items = replace(items, present={**items.present, "text": rare})

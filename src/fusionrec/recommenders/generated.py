@@ -6,13 +6,13 @@ joined as a product of experts with the prior, so that any subset of modalities 
 item's modalities are hidden from the encoders and all that it has is asked of the decoders (arbitrary conditioning,
 Ivanov et al., ICLR 2019, arXiv:1806.02382). It learns on items with training interactions that have at least two
 modalities, in the principal components of each after standardising (:class:`fusionrec.fusion.space.FeatureSpace`), in
-proportion to their deviation, so that the many small ones, noise mostly, count for little. Each component has a noise of
-its own: one that nothing foretells is left at its mean.
+proportion to their deviation, so that the many small ones, noise mostly, count for little. Each component has a noise
+of its own: one that nothing foretells is left at its mean.
 
-What is generated is the decoders' answer to the mean of the code. The wrapped retriever sees a catalogue where it stands
-in the row of the missing modality and the mask says present, when it is fitted and whenever a catalogue is attached. A
-vector that an item has is never touched; an item without any modality stays without. A modality whose generated vectors
-are no better than the mean, on items held out of the autoencoder's training, stays missing too.
+What is generated is the decoders' answer to the mean of the code. The wrapped retriever sees a catalogue where it
+stands in the row of the missing modality and the mask says present, when it is fitted and whenever a catalogue is
+attached. A vector that an item has is never touched; an item without any modality stays without. A modality whose
+generated vectors are no better than the mean, on items held out of the autoencoder's training, stays missing too.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class Generated(RetrieverSpec):
 
     kind: Literal["generated"] = "generated"
     space: ClassVar[Mapping[str, tuple[Any, ...]]] = {
-        "width": (32, 64, 128),
-        "latent": (16, 32, 64),
-        "training.lr": (2e-3, 5e-3, 1e-2),
+        "width": (8, 16, 32, 64),
+        "latent": (8, 16, 32, 64),
+        "training.lr": (1e-3, 2e-3, 5e-3),
     }
     of: Part
-    width: PositiveInt = Field(64, description="principal components of each modality that are generated")
+    width: PositiveInt = Field(16, description="principal components of each modality that are generated")
     latent: PositiveInt = Field(32, description="numbers of the code")
     hidden: PositiveInt = Field(128, description="width of the encoders' and decoders' inner layer")
     hide: float = Field(0.5, gt=0, lt=1, description="chance that a modality of an item is hidden in a step")
     kl: float = Field(0.3, ge=0, description="weight of the divergence from the prior")
-    training: Training = Training(epochs=300, batch=64, lr=5e-3, weight_decay=1e-5, patience=10, valid_every=5)
+    training: Training = Training(epochs=300, batch=64, lr=2e-3, weight_decay=1e-4, patience=10, valid_every=5)
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
         return GeneratedRetriever(self, self.of.build(fusion))
@@ -70,6 +70,7 @@ class GeneratedRetriever(Retriever):
 
     def __init__(self, spec: Generated, of: Retriever) -> None:
         self.spec, self.of = spec, of
+        self.net: Any = None  # where nothing can be generated
         for flag in FLAGS:
             setattr(self, flag, getattr(of, flag))
 
@@ -107,12 +108,13 @@ class GeneratedRetriever(Retriever):
 
         how, dims = self.spec.training, sum(self.space.dims.values())
         explained = partial(self._explained, vectors, mask, held)
-        train(self.net, batches, lambda: float(explained().mean()), how, told, seed, how.batch * dims * self.spec.hidden)
+        train(
+            self.net, batches, lambda: float(explained().mean()), how, told, seed, how.batch * dims * self.spec.hidden
+        )
         self.worth = explained()
 
     def _loss(self, vectors: Mapping[str, Float32], mask: Bool, rng: np.random.Generator) -> Tensor:
         """The mean over B items of the decoders' surprise at what they have, plus the code's divergence."""
-        assert self.net is not None
         shown = mask & (rng.random(mask.shape) >= self.spec.hide)
         none = np.flatnonzero(~shown.any(1) & mask.any(1))
         last = np.argmax(np.where(mask[none], rng.random((len(none), mask.shape[1])), -1), axis=1)
@@ -138,7 +140,6 @@ class GeneratedRetriever(Retriever):
         """For each modality (B, d_m): what the decoders say to the mean of the code of what is ``shown`` (B, M)."""
         import torch
 
-        assert self.net is not None
         device = next(self.net.parameters()).device
         out: list[list[Float32]] = [[np.zeros((0, d), np.float32)] for d in self.space.dims.values()]
         self.net.eval()
