@@ -12,6 +12,7 @@ from fusionrec.fusion.concat import Concat
 from fusionrec.recommenders import AnyRetriever
 from fusionrec.recommenders.base import EnoughTime
 from fusionrec.recommenders.generated import GeneratedRetriever
+from fusionrec.studies.space import space_of
 from fusionrec.types import Interactions, ItemSet, item_order
 from tests.contracts import world as w
 
@@ -194,6 +195,13 @@ def test_a_watch_is_told_under_names_of_its_own_and_can_end_it():
     model.fit(train, train.select(np.zeros(len(train), bool)), seen, watch=watch)
     own = [row for row in told if "vae_loss" in row]
     assert len(own) == 4 and not any(name.startswith("valid_") for row in own for name in row)
+
+
+def test_its_space_holds_that_of_the_retriever_inside():
+    section = {"kind": "generated", "of": {"kind": "two_tower", "dim": 5}}
+    space = space_of(TypeAdapter(AnyRetriever).validate_python(section))
+    assert {"width", "latent", "training.lr", "of.dim", "of.training.lr"} <= set(space.choices)
+    assert space.choices["of.dim"] == (5, 32, 64, 128)
 
 
 def test_params_name_the_retriever_inside():

@@ -20,15 +20,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt, SerializeAsAny, TypeAdapter
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
-from fusionrec.recommenders.blend import Part
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.types import Bool, Float32, Int64, Interactions, ItemSet, Requests
 
@@ -41,6 +40,12 @@ BLOCK = 8192  # items generated at once
 FLAGS = ("retrieval", "folds_in", "cold_user", "cold_item", "needs_time", "max_items", "relative")
 
 
+def _any_retriever(value: Any) -> Any:
+    from fusionrec.recommenders import AnyRetriever  # the registry names this file too, so it is asked late
+
+    return value if isinstance(value, RetrieverSpec) else TypeAdapter(AnyRetriever).validate_python(value)
+
+
 class Generated(RetrieverSpec):
     """``kind: generated``; ``of`` is the retriever that sees the completed catalogue."""
 
@@ -50,7 +55,7 @@ class Generated(RetrieverSpec):
         "latent": (8, 16, 32, 64),
         "training.lr": (1e-3, 2e-3, 5e-3),
     }
-    of: Part
+    of: Annotated[SerializeAsAny[RetrieverSpec], BeforeValidator(_any_retriever)]
     width: PositiveInt = Field(16, description="principal components of each modality that are generated")
     latent: PositiveInt = Field(32, description="numbers of the code")
     hidden: PositiveInt = Field(128, description="width of the encoders' and decoders' inner layer")
