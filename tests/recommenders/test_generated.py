@@ -65,7 +65,7 @@ def fitted(items: ItemSet, seed: int = 0, **keys) -> GeneratedRetriever:
 
 @pytest.fixture(scope="module")
 def model() -> GeneratedRetriever:
-    return fitted(planted()[0], training={"epochs": 100})
+    return fitted(planted()[0], training={"epochs": 150, "lr": 5e-3})
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ modalities:
 train:
   retriever: {kind: two_tower, dim: 8, training: {epochs: 25, batch: 32}}
   fusion: {kind: gated}
-  baselines: [{kind: popularity}]
+  baselines: [{kind: popularity}, {kind: generated, of: {kind: content}, training: {epochs: 20}}]
 rank:
   ranker: {kind: deepfm, training: {epochs: 4, batch: 256, lr: 0.01}}
 evaluate: {k: [5, 10], main_k: 10, bootstrap: 200}
@@ -110,6 +110,7 @@ def test_models_find_new_items_by_them_and_the_evaluation_tells(project: tuple[P
     read = {name: json.loads((paths.evaluation / f"{name}.json").read_text()) for name in ("metrics", "knockout")}
     cold = {model: slices["cold"]["recall@10"] for model, slices in read["metrics"].items() if "cold" in slices}
     assert cold["only-facts"] > 3 * cold["only-vectors"], "the kind of things is planted in the category alone"
+    assert cold["generated"] > cold["popularity"] == 0, "a retriever inside another one comes back from its folder too"
     lost = read["knockout"]["modalities"]["facts"]["all"]
     assert lost["loss"] > 0.1 and lost["low"] > 0
     curve = pl.read_csv(paths.evaluation / "plots" / "missing.csv").filter(pl.col("hidden") == "facts").sort("share")

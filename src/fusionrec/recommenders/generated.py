@@ -92,6 +92,8 @@ class GeneratedRetriever(Retriever):
         self.space = FeatureSpace(self.spec.width)
         if use.sum() >= FEWEST:
             self.space.fit(items, use)
+            laid = {name: np.ascontiguousarray(array) for name, array in self.space.arrays().items()}
+            self.space = FeatureSpace.restore(laid)  # sums are rounded by how an array lies; a bundle's lie like this
         torch.manual_seed(seed)
         self._begin()
         if self.net is None:
