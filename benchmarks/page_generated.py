@@ -19,7 +19,8 @@ def generated(found: dict[str, Any]) -> list[str]:
         "alike: the retriever sees the mask alone, or `generated` puts vectors of a VAE where others of the item are "
         f"there. Means of {found['seeds']} seeds, each with a lottery and a training of its own; the number of "
         f"components is chosen on validation ({widths(found)}). p: paired over users, two-sided, Holm over all "
-        f"{len(found['tests'])} comparisons.\n"
+        f"{len(found['tests'])} comparisons. In the demo each modality carries taste that no other shows, so what the "
+        "others foretell of it is the thing, not the taste.\n"
     )
     return ["## Missing modalities: masked or generated\n", text, markdown(lines(found)), source(found), verdict(found)]
 
@@ -52,7 +53,11 @@ def verdict(found: dict[str, Any]) -> str:
     n = len(found["tests"])
     parts = [f"{word} in {len(ways[good])} of {n} comparisons" + (f": {'; '.join(ways[good])}" if ways[good] else "")
              for good, word in ((True, "Better"), (False, "worse"))]  # fmt: skip
-    said = ", ".join(parts) + ". " if ways[True] or ways[False] else f"It neither helps nor harms: tied in all {n}. "
+    said = (
+        ", ".join(parts) + ". "
+        if ways[True] or ways[False]
+        else f"It does not help: none of {n} differences passes its test. "
+    )
     shares = sorted({one["share"] for one in found["generated"]})
     for share in shares:
         runs = [one for one in found["generated"] if one["share"] == share]

@@ -51,7 +51,7 @@ def told(difference: float, p: float) -> dict[str, Any]:
     [
         (0.01, 0.01, "Better in 1 of 1 comparisons: NDCG@20 of ease at 30% (+0.0100), worse in 0 of 1"),
         (-0.01, 0.01, "Better in 0 of 1 comparisons, worse in 1 of 1 comparisons: NDCG@20 of ease at 30% (-0.0100)"),
-        (0.01, 0.06, "It neither helps nor harms: tied in all 1."),
+        (0.01, 0.06, "It does not help: none of 1 differences passes its test."),
     ],
 )
 def test_the_page_says_what_the_tests_say(difference: float, p: float, words: str) -> None:
