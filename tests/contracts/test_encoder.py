@@ -11,7 +11,7 @@ import pytest
 from PIL import Image as Pictures
 
 from fusionrec.encoders import AnyEncoder
-from fusionrec.encoders.base import Encoder, EncoderSpec
+from fusionrec.encoders.base import Attributes, Encoder, EncoderSpec
 from fusionrec.kinds import members
 from fusionrec.media.video import Clip
 
@@ -58,6 +58,10 @@ def inputs(accepts: str) -> list[Any]:
         return [_clip(n, frames, (20 + 10 * n, 90 - 10 * n)) for n, frames in enumerate(lengths)]
     if accepts == "vector":
         return list(np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32))
+    if accepts == "attributes":
+        words = [("lamp",), (), ("lamp", "杯"), (), ("x" * 3000,), ("\ud800",), tuple(str(n) for n in range(256))]
+        prices = [4.5, 1e300, None, 0.0, -2.0, None, 5e-324]
+        return [Attributes((w, ()), (p,)) for w, p in zip(words, prices, strict=True)]
     pytest.fail(f"say here what inputs of kind {accepts!r} look like")
 
 

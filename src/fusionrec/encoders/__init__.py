@@ -14,6 +14,7 @@ else:
         [
             "efficientnet_lite0",
             "frames",
+            "hashed",
             "identity",
             "minilm",
             "musicnn",

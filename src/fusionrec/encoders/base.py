@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fusionrec.types import Float32, Spec
 
-Accepts = Literal["text", "image", "audio", "video", "vector"]
+Accepts = Literal["text", "image", "audio", "video", "vector", "attributes"]
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What an encoder that reads ``attributes`` gets. ``categories``: for each field its values, different, ascending,
+    none where it is unknown; ``numbers``: for each field a finite float, or None where it is unknown."""
+
+    categories: tuple[tuple[str, ...], ...]
+    numbers: tuple[float | None, ...]
 
 
 class Encoder(ABC):
