@@ -132,6 +132,7 @@ def test_a_hub_that_does_not_answer_is_unavailable_and_nothing_is_asked_where_no
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # between its five tries
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens on the discard port
     absent = Weights(hub="shop/other", revision=REVISION)
     with no_download(), pytest.raises(ConfigError, match="nothing is downloaded here"):

