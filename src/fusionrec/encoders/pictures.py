@@ -34,11 +34,15 @@ def averaged(batch: Sequence[Any], forward: Callable[[list[Image.Image]], Float3
 
 
 def no_strip(picture: Image.Image) -> Image.Image:
-    """The picture, or its middle where one side is more than :data:`LONGEST` times the other: who scales the short side
-    up and cuts the square out of the middle would otherwise make a huge picture of a 1 x 40,000 strip."""
-    width, height = picture.size
+    """The picture, or its :func:`middle`."""
+    box = middle(*picture.size)
+    return picture if box == (0, 0, *picture.size) else picture.crop(box)
+
+
+def middle(width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what is looked at: everything, or the middle where one side is more than
+    :data:`LONGEST` times the other. Who scales the short side up and cuts the square out of the middle would otherwise
+    make a huge picture of a 1 x 40,000 strip."""
     most = LONGEST * min(width, height)
-    if max(width, height) <= most:
-        return picture
     left, top = max(width - most, 0) // 2, max(height - most, 0) // 2
-    return picture.crop((left, top, left + min(width, most), top + min(height, most)))
+    return left, top, left + min(width, most), top + min(height, most)
