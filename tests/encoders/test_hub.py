@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
+import os
+import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -158,3 +163,76 @@ def test_a_hub_that_does_not_answer_is_unavailable_and_nothing_is_asked_where_no
 def test_weights_are_named_exactly(section, message):
     with pytest.raises(ValidationError, match=message):
         Weights.model_validate(section)
+
+
+@pytest.fixture
+def hub(folder):
+    """A hub on this machine that holds the folder, evil files and all, and counts what is asked for."""
+    asked: list[str] = []
+    files = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def entry(name: str) -> dict[str, object]:
+        data = files[name]
+        small = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+        out: dict[str, object] = {"type": "file", "path": name, "size": len(data), "oid": small}
+        if name.endswith((".safetensors", ".bin")):
+            out["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+        return out
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            asked.append(path)
+            if path == f"/api/models/shop/toy/tree/{REVISION}":
+                self._answer(json.dumps([entry(name) for name in files]).encode(), {"Content-Type": "application/json"})
+            elif path.startswith(f"/shop/toy/resolve/{REVISION}/") and path.rpartition("/")[2] in files:
+                name = path.rpartition("/")[2]
+                known = entry(name)
+                tag = known["lfs"]["oid"] if "lfs" in known else known["oid"]  # type: ignore[index]
+                self._answer(files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": REVISION})
+            else:
+                self._answer(b"", {"X-Error-Code": "RepoNotFound"}, 404)
+
+        do_HEAD = do_GET
+
+        def _answer(self, data: bytes, headers: dict[str, str], status: int = 200) -> None:
+            self.send_response(status)
+            for key, value in {**headers, "Content-Length": str(len(data))}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def fetched(endpoint, home, hub="shop/toy"):
+    """Digest of a hub's weights in a process of its own: the client reads its environment when it is imported."""
+    code = (
+        "import sys; from fusionrec.encoders.hub import Weights\n"
+        "print(Weights(hub=sys.argv[1], revision=sys.argv[2]).digest(['config.json']))"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)}
+    return subprocess.run(
+        [sys.executable, "-c", code, hub, REVISION], env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_weights_are_fetched_once_and_only_those_on_the_list(hub, folder, tmp_path):
+    endpoint, asked = hub
+    done = fetched(endpoint, tmp_path / "home")
+    assert done.stdout.strip() == Weights(path=str(folder)).digest(["config.json"]), done.stderr[-2000:]
+    names = {path.rpartition("/")[2] for path in asked if "/resolve/" in path}
+    assert names == {"model.safetensors", "config.json"}
+    before = len(asked)
+    assert fetched(endpoint, tmp_path / "home").stdout == done.stdout
+    assert len(asked) == before  # the second time nobody is asked
+    lost = fetched(endpoint, tmp_path / "home", "shop/nothing")
+    assert "ConfigError: weights: the hub has no shop/nothing@0123456789ab for you" in lost.stderr

@@ -147,7 +147,8 @@ class Weights(Spec):
             return _listed(Path(snapshot_download(**place)) / self.folder, names)
         except (RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise ConfigError(
-                f"weights: the hub has no {self} for you ({_line(error)}); check the id, the revision"
+                f"weights: the hub has no {self} for you ({_line(error)}); check the id and the revision, "
+                "and log in to the hub where the model is not public"
             ) from None
         except Exception as error:  # of the network there are many kinds, from several libraries
             raise Unavailable(
