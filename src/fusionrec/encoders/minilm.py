@@ -7,7 +7,7 @@ It knows hardly any Chinese: most Chinese tokens become [UNK] (benchmarks/text_e
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.batches import shapes
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.types import Float32
 
@@ -84,7 +85,7 @@ class MiniLMEncoder(Encoder):
         texts = [t.encode("utf-8", "replace").decode("utf-8") for t in batch]
         ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
         out = np.empty((len(ids), self.dim), np.float32)
-        for rows, length in _shapes([len(i) for i in ids]):
+        for rows, length in shapes([len(i) for i in ids], STEP, BUDGET):
             out[rows] = self._forward([ids[r] for r in rows], length)
         return out
 
@@ -105,13 +106,3 @@ class MiniLMEncoder(Encoder):
         weight = mask.unsqueeze(-1).float()
         pooled = (hidden * weight).sum(1) / weight.sum(1)
         return torch.nn.functional.normalize(pooled, dim=1)[: len(ids)].numpy()
-
-
-def _shapes(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:
-    """(rows, padded length) per batch: rows of one padded length, at most BUDGET // length of them."""
-    padded = [-(-n // STEP) * STEP for n in lengths]
-    for length in sorted(set(padded)):
-        rows = [r for r, n in enumerate(padded) if n == length]
-        size = max(BUDGET // length, 1)
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size], length

@@ -15,9 +15,10 @@ import numpy as np
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
 from fusionrec.encoders.checkpoints import ctranslate2
+from fusionrec.encoders.sounds import SHORTEST, STEP, sounding
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.media.audio import RATE, RECIPE
-from fusionrec.types import Bool, Float32
+from fusionrec.types import Float32
 
 if TYPE_CHECKING:
     import torch
@@ -29,9 +30,6 @@ WEIGHTS = PackagedWeights(
     {FILE: "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a"},
 )
 WINDOW = 30 * RATE  # samples; the encoder knows no other length
-STEP = 320  # samples of one position: 20 ms
-SHORTEST = RATE // 2  # a last window with less than this is left out
-QUIET = 10 ** (-50 / 20)  # a position more than 50 dB below the loudest holds no sound
 
 _NAMES = {
     "self_attention/linear_1": "self_attn.out_proj",
@@ -95,15 +93,6 @@ def rename(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return out
 
 
-def sounding(sound: Float32) -> Bool:
-    """(positions,) bool, one per 20 ms of (N,) samples: which hold sound; all of them where the whole is silent."""
-    padded = np.zeros(-(-len(sound) // STEP) * STEP, np.float64)
-    padded[: len(sound)] = sound
-    level = np.sqrt((padded.reshape(-1, STEP) ** 2).mean(axis=1))
-    loud: Bool = level > QUIET * level.max()
-    return loud if loud.any() else np.ones(len(level), bool)
-
-
 class WhisperEncoder(Encoder):
     """One window of 30 s at a time, so that a row's bits do not depend on its batch."""
 
@@ -141,7 +130,7 @@ class WhisperEncoder(Encoder):
         for start in range(0, len(sound), WINDOW):
             window = sound[start : start + WINDOW]
             kept = keep[start // STEP : (start + WINDOW) // STEP]
-            if kept.any() and (start == 0 or len(window) >= SHORTEST or not count):
+            if kept.any() and (start == 0 or len(window) >= SHORTEST * RATE or not count):
                 total += self._states(window)[: len(kept)][kept].sum(axis=0, dtype=np.float64)
                 count += int(kept.sum())
         return (total / count).astype(np.float32)

@@ -105,12 +105,14 @@ def _lock(paths: Paths) -> Iterator[Finding]:
 
 def _parameters(paths: Paths) -> Iterator[Finding]:
     from fusionrec import config
+    from fusionrec.encoders.hub import no_download
 
     params = config.load(paths.project / "params.yaml")
     yield Finding("ok", "params", "params.yaml is valid")
     for name, modality in sorted(params.modalities.items()):
         try:
-            print_ = modality.encoder.fingerprint()
+            with no_download():
+                print_ = modality.encoder.fingerprint()
             yield Finding("ok", "weights", f"{name}: {modality.encoder.kind} {print_[:12]}")
         except FusionrecError as error:
             yield Finding("fail", "weights", f"{name}: {str(error).splitlines()[0]}")

@@ -1,0 +1,88 @@
+"""Clips: the 3-D convolutional networks of torchvision, R3D, MC3 and R(2+1)D with 18 layers (512-d).
+
+Tran et al., "A Closer Look at Spatiotemporal Convolutions for Action Recognition", arXiv 1711.11248; they were trained
+on 16 frames at 15 a second, which is what a clip's ``dense`` frames are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.hub import Weights, tensors
+from fusionrec.encoders.weights import fingerprint
+from fusionrec.errors import IntegrityError
+from fusionrec.media.video import RECIPE, Clip
+from fusionrec.types import Float32
+
+
+class TorchvisionVideo(EncoderSpec):
+    """``weights``: a .safetensors file of the model's own names (torchvision publishes pickles: see docs/encoders.md).
+    The vector is what the classifier would see."""
+
+    accepts: ClassVar[Accepts] = "video"
+    kind: Literal["torchvision_video"] = "torchvision_video"
+    model: Literal["r3d_18", "mc3_18", "r2plus1d_18"] = "r2plus1d_18"
+    weights: Weights
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    def fingerprint(self) -> str:
+        return fingerprint(
+            self.kind,
+            model=self.model,
+            weights=self.weights.digest(),
+            precision=self.precision,
+            decode=RECIPE,
+            version=1,
+        )
+
+    def build(self) -> Encoder:
+        return TorchvisionVideoEncoder(self)
+
+
+class TorchvisionVideoEncoder(Encoder):
+    """One window at a time, so that a row's bits do not depend on its batch."""
+
+    dim = 512
+    chunk = 8
+
+    def __init__(self, spec: TorchvisionVideo) -> None:
+        self.spec = spec
+        state = tensors(spec.weights.verified())
+        import torch
+        from torchvision import models
+
+        classes = len(state["fc.weight"]) if "fc.weight" in state else 1
+        model = models.get_model(spec.model, weights=None, num_classes=classes)
+        if "fc.weight" not in state:
+            model.fc = torch.nn.Identity()
+        try:
+            model.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            message = " ".join(str(error).split())[:400]
+            raise IntegrityError(f"weights: {spec.weights} does not fit {spec.model}: {message}") from None
+        model.fc = torch.nn.Identity()
+        self.model = model.eval()
+        self.transform = models.get_model_weights(spec.model).DEFAULT.transforms()
+
+    def encode(self, batch: Sequence[Any]) -> Float32:
+        """n clips -> (n, 512) float32: the mean over a clip's windows."""
+        return np.stack([self._clip(clip) for clip in batch])
+
+    def _clip(self, clip: Clip) -> Float32:
+        rows = [row[np.maximum.accumulate(np.where(row >= 0, np.arange(len(row)), 0))] for row in clip.dense]
+        return np.mean([self._window(clip.frames[row]) for row in rows], axis=0, dtype=np.float32)
+
+    def _window(self, frames: np.ndarray) -> Float32:
+        """(16, h, w, 3) uint8, the last one repeated where the clip is shorter -> (512,)."""
+        import torch
+
+        video = self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))[None]
+        half = self.spec.precision == "bf16"
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+            vector: Float32 = self.model(video)[0].float().numpy()
+        return vector
