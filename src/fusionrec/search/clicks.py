@@ -31,8 +31,7 @@ class ClickMap:
 
     def scores(self, queries: Float32) -> Float32:
         """(B, D) -> (B, I)."""
-        found: Float32 = (queries - self.mean) @ self.turn @ self.items.T
-        return found
+        return np.asarray((queries - self.mean) @ self.turn @ self.items.T, np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"map/mean": self.mean, "map/turn": self.turn, "map/items": self.items}
@@ -43,7 +42,7 @@ class ClickMap:
 
 
 class Regression:
-    """All ranks at once: fitted on Q queries (Q, D) and their clicked items in ``space`` (I, E), cut to a rank later."""
+    """All ranks at once: fitted on queries (Q, D) and their clicked items in ``space`` (I, E), cut to a rank later."""
 
     def __init__(self, queries: Float32, clicked: Sequence[NDArray[np.int64]], space: Float32) -> None:
         x = queries.astype(np.float64)
@@ -64,6 +63,4 @@ class Regression:
         """The ``rank`` strongest directions."""
         rank = min(rank, len(self.strength))
         items = self.space @ self._right[:rank].T
-        return ClickMap(
-            self.mean.astype(np.float32), self._turn[:, :rank].astype(np.float32), items.astype(np.float32)
-        )
+        return ClickMap(self.mean.astype(np.float32), self._turn[:, :rank].astype(np.float32), items.astype(np.float32))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,10 +98,10 @@ class SearchIndex:
         texts = [" ".join(filter(None, map(clean, row))) for row in items.select(_fields(items)).iter_rows()]
         standards = {
             name: Standard(
-                catalogue.features[name], catalogue.present[name], catalogue.group[name], tuple(have[name]["group_names"])
+                catalogue.features[name], catalogue.present[name], catalogue.group[name], told["group_names"]
             )
-            for name in have
-        }  # fmt: skip
+            for name, told in have.items()
+        }
         encoded = {name: spec for name, spec in modalities.items() if name in have}
         index = cls(
             catalogue.ids,
@@ -138,7 +138,7 @@ class SearchIndex:
         total = np.asarray(sum(parts.values()), np.float32)
         rows = np.flatnonzero(keep & told)
         best = rows[np.argsort(-total[rows], kind="stable")[:k]]
-        titles = self.items[C.TITLE].to_list() if C.TITLE in self.items.columns else list(self.ids)
+        titles = self.items[C.TITLE if C.TITLE in self.items.columns else C.ITEM]
         hits = [
             Hit(
                 rank,
@@ -225,25 +225,23 @@ def _learnt(
     index.learnt = Learnt(means=means)  # the sides below stand on them
     placed = index._placed(vectors, languages)
     space = FeatureSpace(WIDTH).fit(catalogue, np.ones(len(catalogue), bool))
-    spaces = {name: x for name, x in space.apply(catalogue)[0].items()}
     store = Store(paths.store)
-    found = learn(earlier, placed, lambda some: index.scores(some.texts, store), spaces)
+    found = learn(earlier, placed, lambda some: index.scores(some.texts, store), space.apply(catalogue)[0])
     found = Learnt(found.weights, means, found.words, found.map, found.told)
     keeping.write(paths.home, folder, found)
     return found
 
 
-def _usable(paths: Paths, modalities: Mapping[str, ModalitySpec]) -> dict[str, dict[str, object]]:
+def _usable(paths: Paths, modalities: Mapping[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
     """Modality -> its manifest. Raises IntegrityError where one is missing or was made by another encoder."""
     found = {}
     for name, spec in modalities.items():
+        again = f"run `fusionrec repro`, or `dvc repro embed@{name}`"
         if not (paths.embeddings / name / "manifest.json").is_file():
-            raise IntegrityError(f"data/embeddings/{name} is missing; run `fusionrec repro`, or `dvc repro embed@{name}`")
+            raise IntegrityError(f"data/embeddings/{name} is missing; {again}")
         found[name] = embeddings.read_manifest(paths, name)
         if found[name]["fingerprint"] != spec.encoder.fingerprint():
-            raise IntegrityError(
-                f"data/embeddings/{name} was made by another encoder than params.yaml names; run `dvc repro embed@{name}`"
-            )
+            raise IntegrityError(f"data/embeddings/{name} is of another encoder than params.yaml names; {again}")
     return found
 
 

@@ -56,8 +56,8 @@ def means_of(vectors: Float32, languages: list[str]) -> dict[str, Float32]:
 def learn(
     past: Past, placed: Float32, plain: Callable[[Past], dict[str, Float32]], spaces: Mapping[str, Float32]
 ) -> Learnt:
-    """``placed`` (Q, D): the queries' vectors in their place; ``plain`` gives the standardised (B, I) scores of the sides
-    that need no learning; ``spaces``: modality -> (I, E) whitened item vectors. ``past`` is in time order."""
+    """``placed`` (Q, D): the queries' vectors in their place; ``plain`` gives the standardised (B, I) scores of the
+    sides that need no learning; ``spaces``: modality -> (I, E) whitened item vectors. ``past`` is in time order."""
     counted = Counter(token for text in past.texts for token in set(tokens(text)))
     words = frozenset(token for token, n in counted.items() if n >= SEEN)
     if len(past) < LEAST or not spaces:
@@ -95,7 +95,8 @@ def _space(
 
     alone = {name: best((name,)) for name in spaces}
     first, *others = sorted(spaces, key=lambda name: -float(alone[name][0].mean()))
-    names, (reached, rank) = (first,), alone[first]
+    names: tuple[str, ...] = (first,)
+    reached, rank = alone[first]
     placeless = ~spaces[first].any(axis=1)
     for name in others:
         found, its_rank = best((*names, name))

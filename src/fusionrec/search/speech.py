@@ -27,7 +27,8 @@ WEIGHTS = PackagedWeights(
     },
 )
 MAX_SECONDS = 30.0  # Whisper's window; nobody searches for longer
-NO_SPEECH, UNSURE = 0.6, -1.0  # Whisper's own rule for a window without speech: probability above, log-probability below
+# Whisper's own rule for a window without speech: probability above, mean log-probability below.
+NO_SPEECH, UNSURE = 0.6, -1.0
 
 
 class Transcriber:
