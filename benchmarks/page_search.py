@@ -18,10 +18,11 @@ def search(found: dict[str, Any]) -> list[str]:
     weights = ", ".join(f"{side} {learnt['weights'][side]:g}" for side in ("keyword", "vector", "clicks"))
     text = (
         f"The demo's query log: {learnt['queries']:,} searches before the valid days teach, the {found['later']:,} "
-        f"later ones are asked, all items ranked. Chosen on the last {learnt['held']} of the earlier ones: modalities of the "
-        f"map from queries to clicked items ({', '.join(learnt['modalities'])}), its rank ({learnt['rank']}), weights "
-        f"of the hybrid ({weights}). *Clicked item*: the first one of the search, as the query log names it; *all "
-        "clicks*: every item chosen from its results. A user's value is the mean over the user's searches.\n"
+        "later ones are asked, all items ranked. "
+        f"Chosen on the last {learnt['held']} of the earlier ones: modalities of the map from queries to clicked items "
+        f"({', '.join(learnt['modalities'])}), its rank ({learnt['rank']}), weights of the hybrid ({weights}). "
+        "*Clicked item*: the first one of the search, as the query log names it; *all clicks*: every item chosen from "
+        "its results. A user's value is the mean over the user's searches.\n"
     )
     out = ["## Search\n", text, markdown(overall(found["systems"])), source(found)]
     out += [f"- {line}" for line in findings(found["tests"])]
@@ -31,8 +32,8 @@ def search(found: dict[str, Any]) -> list[str]:
 
 
 ACROSS = (
-    "The clicked item's Recall@10 by the language of the query and of the item's description, among all items and among "
-    "those of the item's language alone. The demo describes no item in two languages, so a click stands for a "
+    "The clicked item's Recall@10 by the language of the query and of the item's description, among all items and "
+    "among those of the item's language alone. The demo describes no item in two languages, so a click stands for a "
     "translation; most clicks also have a reason that no query tells, so no system can come near 1.\n"
 )
 

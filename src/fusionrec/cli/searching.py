@@ -32,7 +32,7 @@ def search(
     """Find items by words, a picture, a spoken sentence, or any mixture of them."""
     import json
 
-    from fusionrec.errors import UsageError
+    from fusionrec.errors import ConfigError, UsageError
     from fusionrec.search import past, query
     from fusionrec.search.filters import checked
     from fusionrec.search.index import SearchIndex
@@ -51,6 +51,8 @@ def search(
         category=tuple(category or ()), language=language, in_stock=in_stock, min_price=min_price, max_price=max_price
     )
     paths = project()
+    if not (paths.splits / "summary.json").is_file():
+        raise ConfigError("nothing to search yet: run `fusionrec repro` first")
     with counted("earlier queries") as progress:
         index = SearchIndex.build(paths, params_of(paths).modalities, past.train_ends(paths), progress)
     answer = index.search(asked, k, filters)

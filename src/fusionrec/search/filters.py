@@ -75,5 +75,5 @@ def _known(column: pl.Series, wanted: str) -> str:
     if wanted.lower() in have:
         return wanted.lower()
     near = get_close_matches(wanted.lower(), have, 1)
-    hint = f"did you mean {printable(near[0])!r}?" if near else "found " + ", ".join(map(printable, have[:8]))
-    raise UsageError(f"--category: no item has the category {printable(wanted)!r}; {hint}")
+    hint = f"did you mean '{printable(near[0])}'?" if near else "found " + ", ".join(map(printable, have[:8]))
+    raise UsageError(f"--category: no item has the category '{printable(wanted)}'; {hint}")

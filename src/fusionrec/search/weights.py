@@ -19,7 +19,7 @@ PLACES = 10
 class Weights:
     """What the standardised scores of a query's sides are multiplied by."""
 
-    keyword: float = 0.5
+    keyword: float = 1.0
     vector: float = 1.0
     clicks: float = 0.0
     picture: float = 1.0
@@ -31,7 +31,7 @@ class Weights:
 
 
 UNTOLD = Weights()
-"""Where no log says better: keywords correct the vectors."""
+"""Where no log says better: words and vectors weigh the same."""
 GRID = {KEYWORD: (0.05, 0.15, 0.3, 0.6), VECTOR: (0.1, 0.25, 0.5, 1.0), CLICKS: (0.0, 1.0)}
 """No side is silenced for good: a log of some weeks does not know what will be asked next."""
 
