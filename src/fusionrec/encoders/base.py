@@ -56,3 +56,8 @@ class EncoderSpec(Spec):
     def build(self) -> Encoder:
         """Load the weights (verified against their pinned sha256) and return the encoder."""
         raise NotImplementedError
+
+    def for_queries(self) -> EncoderSpec:
+        """What encodes a search query that is compared with this encoder's vectors: itself, unless the model was
+        trained to tell questions from passages. The vectors have the same width and may be compared."""
+        return self
