@@ -1,0 +1,172 @@
+"""Encoders whose weights are learnt here: what they have in common, and the folder of their weights.
+
+The stage ``learn`` starts one (:meth:`LearntEncoderSpec.start`), trains its module on the recommendation objective and
+seals the weights in data/encoders/<modality>/. Everybody else gets it from there (:meth:`LearntEncoderSpec.bound`): its
+fingerprint holds the digest of the weights, so the store encodes again exactly when they change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
+
+from fusionrec.data.files import fresh_folder
+from fusionrec.encoders.base import Encoder, EncoderSpec, Trainee
+from fusionrec.encoders.weights import fingerprint, sha256_file
+from fusionrec.errors import ConfigError, IntegrityError
+from fusionrec.types import Float32, Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
+KEPT = 8  # folders of weights that are remembered: a setting that comes back, or an item that is new, learns nothing
+
+
+class Learning(Spec):
+    """How an encoder learns; the meaning of each is that of ``training`` in a recommender."""
+
+    epochs: PositiveInt = 40
+    batch: PositiveInt = Field(128, description="users in a step")
+    history: PositiveInt = Field(8, description="items of a user's history that a step looks at, at most")
+    lr: PositiveFloat = 3e-3
+    weight_decay: float = Field(1e-5, ge=0)
+    patience: NonNegativeInt = Field(5, description="validations without a better value before it stops; 0: never")
+    metric: Literal["ndcg@20", "recall@20"] = "ndcg@20"
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """``path``: the file of the weights, ``digest``: its sha256 (hex), compared when they were found."""
+
+    path: Path
+    digest: str
+
+
+class LearntEncoderSpec(EncoderSpec, ABC):
+    """Base of the sections of encoders that learn; ``learning`` does not change what given weights compute."""
+
+    learnt: ClassVar[bool] = True
+    learning: Learning = Learning()
+    _weights: Learnt | None = PrivateAttr(None)
+
+    @abstractmethod
+    def facts(self) -> Mapping[str, object]:
+        """Everything beside the weights that changes the output, for the fingerprint."""
+
+    @abstractmethod
+    def start(self) -> Trainee:
+        """The encoder before it has learnt, its random weights drawn from ``learning.seed`` alone."""
+
+    def bound(self, folder: Path) -> Self:
+        out = self.model_copy()
+        out._weights = found(folder, self.model_dump(mode="json"))
+        return out
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.kind, weights=self._bound().digest, **self.facts())
+
+    def build(self) -> Encoder:
+        weights = self._bound()
+        made = self.start()
+        load(made.module, weights)
+        return LearntEncoder(made)
+
+    def _bound(self) -> Learnt:
+        if self._weights is None:
+            raise ConfigError(f"the encoder {self.kind} has no weights of its own: run the stage learn first")
+        return self._weights
+
+
+class LearntEncoder(Encoder):
+    """A trainee that has learnt."""
+
+    chunk = 64
+
+    def __init__(self, made: Trainee) -> None:
+        self.made, self.dim = made, made.dim
+        made.module.eval()
+
+    def encode(self, batch: Sequence[Any]) -> Float32:
+        """n inputs -> (n, dim) float32."""
+        import torch
+
+        with torch.inference_mode():
+            out: Float32 = self.made.forward(self.made.prepare(batch)).float().numpy()
+        return out
+
+
+def found(folder: Path, encoder: Mapping[str, Any]) -> Learnt:
+    """The weights in ``folder``, if they are sound and those of the section ``encoder``. Raises IntegrityError."""
+    where = f"data/encoders/{folder.name}"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        recorded, own = str(manifest["files"].get(WEIGHTS)), manifest.get("encoder")
+    except FileNotFoundError:
+        raise IntegrityError(f"{where}/{MANIFEST} is missing; run the stage learn") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise IntegrityError(f"{where}/{MANIFEST} is no manifest; run the stage learn again") from None
+    if own != dict(encoder):
+        raise IntegrityError(f"{where} was learnt with other settings than those of params.yaml; run the stage learn")
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise IntegrityError(f"{where}/{WEIGHTS} is missing; restore it (`dvc checkout`) or run the stage learn again")
+    actual = sha256_file(path)
+    if actual != recorded:
+        raise IntegrityError(
+            f"{where}/{WEIGHTS} has sha256 {actual[:16]}..., expected {recorded[:16]}...; it is not loaded: restore it "
+            "(`dvc checkout`) or run the stage learn again"
+        )
+    return Learnt(path, actual)
+
+
+def load(module: nn.Module, weights: Learnt) -> None:
+    """Put the weights into ``module``, the file hashed once more, so that what is parsed is what was recorded."""
+    from safetensors.torch import load as parse
+
+    content = weights.path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != weights.digest:
+        raise IntegrityError(f"{weights.path.parent.name}/{WEIGHTS} changed while it was being read; it is not loaded")
+    module.load_state_dict(parse(content), strict=True)
+
+
+def remember(encoders: Path, kept: Path) -> int:
+    """Copy the learnt folders of ``encoders`` (data/encoders) to ``kept`` under the key of what they were learnt from;
+    how many were copied. The oldest beyond :data:`KEPT` leave.
+
+    DVC deletes a stage's outs before it runs, so this must happen before, e.g. after ``dvc pull``.
+    """
+    copied = 0
+    for manifest in sorted(encoders.glob(f"*/{MANIFEST}")):
+        try:
+            about = json.loads(manifest.read_text(encoding="utf-8"))
+            key = str(about["key"]) if about["learnt"] else ""
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # it will be learnt again
+        target = kept / key
+        if key.isalnum() and not target.exists():
+            with fresh_folder(target) as folder:
+                shutil.copytree(manifest.parent, folder, dirs_exist_ok=True)
+            copied += 1
+    by_age = sorted((f for f in kept.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime) if copied else []
+    for old in by_age[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return copied
+
+
+def seeded(seed: int, make: Any) -> Any:
+    """What ``make()`` gives with torch's generator seeded by ``seed``; the generator is left as it was."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
