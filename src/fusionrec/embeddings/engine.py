@@ -100,7 +100,7 @@ def _encode(
         blocks.clear()
 
     progress(0, len(missing))
-    with closing(_loaded(modality, missing)) as stream:
+    with closing(loaded(modality, missing)) as stream:
         # One input first: nothing is loaded where no input can be decoded.
         while part := _part(stream, encoder.chunk if encoder else 1):
             good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
@@ -145,7 +145,7 @@ def _bytes(value: Any) -> int:
     return sum(_bytes(getattr(value, f.name)) for f in fields(value)) if is_dataclass(value) else 64
 
 
-def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[tuple[str, Any], None, None]:
+def loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[tuple[str, Any], None, None]:
     """(content, encoder input or MediaError) in the order given; threads run a bounded number of inputs ahead."""
 
     def load(row: int) -> Any:

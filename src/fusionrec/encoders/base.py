@@ -6,6 +6,7 @@ precision. The store's key is this fingerprint joined with the content hash.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ class Trainee(ABC):
 
     dim: int
     module: nn.Module
+    work: float = math.inf
+    """Multiplications of the pieces that have to wait for each other: small ones run on one thread."""
 
     @abstractmethod
     def prepare(self, inputs: Sequence[Any]) -> list[np.ndarray]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, PrivateAttr
 
-from fusionrec.data.files import fresh_folder
 from fusionrec.encoders.base import Encoder, EncoderSpec, Trainee
 from fusionrec.encoders.weights import fingerprint, sha256_file
 from fusionrec.errors import ConfigError, IntegrityError
@@ -28,18 +26,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS, MANIFEST = "weights.safetensors", "manifest.json"
-KEPT = 8  # folders of weights that are remembered: a setting that comes back, or an item that is new, learns nothing
 
 
 class Learning(Spec):
-    """How an encoder learns; the meaning of each is that of ``training`` in a recommender."""
+    """How an encoder learns (``recommenders/learning.py``); an epoch encodes each item about once."""
 
-    epochs: PositiveInt = 40
-    batch: PositiveInt = Field(128, description="users in a step")
-    history: PositiveInt = Field(8, description="items of a user's history that a step looks at, at most")
+    epochs: PositiveInt = 60
+    items: int = Field(256, ge=2, description="items that a step encodes")
+    users: PositiveInt = Field(2048, description="users whose choices among them a step asks for, at most")
     lr: PositiveFloat = 3e-3
     weight_decay: float = Field(1e-5, ge=0)
-    patience: NonNegativeInt = Field(5, description="validations without a better value before it stops; 0: never")
+    patience: NonNegativeInt = Field(8, description="validations without a better value before it stops; 0: never")
     metric: Literal["ndcg@20", "recall@20"] = "ndcg@20"
     seed: NonNegativeInt = 0
 
@@ -137,30 +134,6 @@ def load(module: nn.Module, weights: Learnt) -> None:
     if hashlib.sha256(content).hexdigest() != weights.digest:
         raise IntegrityError(f"{weights.path.parent.name}/{WEIGHTS} changed while it was being read; it is not loaded")
     module.load_state_dict(parse(content), strict=True)
-
-
-def remember(encoders: Path, kept: Path) -> int:
-    """Copy the learnt folders of ``encoders`` (data/encoders) to ``kept`` under the key of what they were learnt from;
-    how many were copied. The oldest beyond :data:`KEPT` leave.
-
-    DVC deletes a stage's outs before it runs, so this must happen before, e.g. after ``dvc pull``.
-    """
-    copied = 0
-    for manifest in sorted(encoders.glob(f"*/{MANIFEST}")):
-        try:
-            about = json.loads(manifest.read_text(encoding="utf-8"))
-            key = str(about["key"]) if about["learnt"] else ""
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # it will be learnt again
-        target = kept / key
-        if key.isalnum() and not target.exists():
-            with fresh_folder(target) as folder:
-                shutil.copytree(manifest.parent, folder, dirs_exist_ok=True)
-            copied += 1
-    by_age = sorted((f for f in kept.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime) if copied else []
-    for old in by_age[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
-    return copied
 
 
 def seeded(seed: int, make: Any) -> Any:

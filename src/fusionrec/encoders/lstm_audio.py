@@ -62,6 +62,8 @@ def log_mel(sound: Float32, filters: Float32) -> Float32:
 class LSTMAudioTrainee(Trainee):
     """Prepared: the frames of a sound (T, mels) float32."""
 
+    work = 0.0  # a state waits for the one before it
+
     def __init__(self, spec: LSTMAudio) -> None:
         self.spec, self.dim = spec, spec.dim
         self.filters = mel_filters(FFT // 2 + 1, spec.mels, RATE)
@@ -87,10 +89,10 @@ def _network(spec: LSTMAudio) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.drop = nn.Dropout1d(spec.dropout)
-            self.lstm = nn.LSTM(spec.mels, spec.hidden, batch_first=True, bidirectional=True)
+            self.ahead, self.back = (nn.LSTM(spec.mels, spec.hidden, batch_first=True) for _ in range(2))
             self.out = nn.Linear(spec.mels + 2 * spec.hidden, spec.dim)
 
         def forward(self, x_BTM: Tensor, lengths_B: Tensor) -> Tensor:
-            return self.out(mean_states(self.lstm, self.drop(x_BTM), lengths_B))
+            return self.out(mean_states(self.ahead, self.back, self.drop(x_BTM), lengths_B))
 
     return Network()

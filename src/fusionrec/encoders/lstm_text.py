@@ -66,6 +66,8 @@ def _bucket(token: str, buckets: int) -> int:
 class LSTMTextTrainee(Trainee):
     """Prepared: the tokens of a text (T,) int32."""
 
+    work = 0.0  # a state waits for the one before it
+
     def __init__(self, spec: LSTMText) -> None:
         self.spec, self.dim = spec, spec.dim
         self.module = seeded(spec.learning.seed, lambda: _network(spec))
@@ -91,12 +93,12 @@ def _network(spec: LSTMText) -> nn.Module:
             self.embed = nn.Embedding(spec.buckets, spec.width)
             nn.init.normal_(self.embed.weight, std=0.1)
             self.drop = nn.Dropout1d(spec.dropout)
-            self.lstm = nn.LSTM(spec.width, spec.hidden, batch_first=True, bidirectional=True)
+            self.ahead, self.back = (nn.LSTM(spec.width, spec.hidden, batch_first=True) for _ in range(2))
             self.out = nn.Linear(spec.width + 2 * spec.hidden, spec.dim)
 
         def forward(self, ids_BT: Tensor, lengths_B: Tensor) -> Tensor:
             x_BTW = self.drop(self.embed(ids_BT))
             # The mean word beside the mean state: what a text names counts from the first step on.
-            return self.out(mean_states(self.lstm, x_BTW, lengths_B))
+            return self.out(mean_states(self.ahead, self.back, x_BTW, lengths_B))
 
     return Network()

@@ -20,17 +20,18 @@ def padded(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return out, lengths
 
 
-def mean_states(lstm: nn.LSTM, x_BTW: Tensor, lengths_B: Tensor) -> Tensor:
-    """(B, W + 2 H): the means over each row's own steps of the inputs and of the states; ``lengths_B`` on the CPU.
+def mean_states(ahead: nn.LSTM, back: nn.LSTM, x_BTW: Tensor, lengths_B: Tensor) -> Tensor:
+    """(B, W + 2 H): the means over each row's own steps of the inputs, of the states of ``ahead``, and of the states of
+    ``back``, which reads the row from its own last step to its first. ``lengths_B`` (B,) int64, at least 1.
 
-    What stands behind a row's end is never read: the way back through the sequence begins at its own last step.
+    What stands behind a row's end comes after all of its steps in both directions, so it changes nothing.
     """
     import torch
-    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    packed = pack_padded_sequence(x_BTW, lengths_B, batch_first=True, enforce_sorted=False)
-    states_BTH, _ = pad_packed_sequence(lstm(packed)[0], batch_first=True)
-    count_B1 = lengths_B.to(x_BTW.device)[:, None]
-    inside_BT1 = (torch.arange(x_BTW.shape[1], device=x_BTW.device) < count_B1)[:, :, None]
-    both = torch.cat([x_BTW, states_BTH], 2).masked_fill(~inside_BT1, 0.0)
-    return both.sum(1) / count_B1
+    step_1T = torch.arange(x_BTW.shape[1], device=x_BTW.device)[None]
+    length_B1 = lengths_B.to(x_BTW.device)[:, None]
+    inside_BT = step_1T < length_B1
+    turned_BT = torch.where(inside_BT, length_B1 - 1 - step_1T, step_1T)
+    turned_BTW = x_BTW.gather(1, turned_BT[:, :, None].expand_as(x_BTW))
+    parts = torch.cat([x_BTW, ahead(x_BTW)[0], back(turned_BTW)[0]], 2)
+    return parts.masked_fill(~inside_BT[:, :, None], 0.0).sum(1) / length_B1
