@@ -148,8 +148,8 @@ class EfficientNetLite0Encoder(Encoder):
 
 
 class EfficientNetLite0Trainee(Trainee):
-    """The last parts learn: of the stem and the seven stages as many as ``layers`` says, and the last convolution. Batch
-    normalisation keeps the statistics of ImageNet: a step sees too few pictures to replace them.
+    """The last parts learn: of the stem and the seven stages as many as ``layers`` says, and the last convolution.
+    Batch normalisation keeps the statistics of ImageNet: a step sees too few pictures to replace them.
 
     Prepared: of each picture of an item the maps below, flat, behind the means and spreads that were taken there
     (P, n) float16; where everything learns the pixels (P, 3 * 224 * 224) uint8.
@@ -221,8 +221,8 @@ def _parts(model: Any) -> nn.Sequential:
 
 
 def _through(parts: nn.Sequential, x: Tensor, first: int, taken: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-    """The maps after ``parts``, of which the first is number ``first``, and mean and spread of those in ``taken`` (stage
-    s is part s + 1)."""
+    """The maps after ``parts``, of which the first is number ``first``, and mean and spread of those in ``taken``
+    (stage s is part s + 1)."""
     out: list[Tensor] = []
     for number, part in enumerate(parts, first):
         x = part(x)

@@ -104,7 +104,7 @@ class LearntEncoder(Encoder):
 
 def found(folder: Path, encoder: Mapping[str, Any]) -> Learnt:
     """The weights in ``folder``, if they are sound and those of the section ``encoder``. Raises IntegrityError."""
-    where = f"data/encoders/{folder.name}"
+    where = f"{folder.parent.name}/{folder.name}"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         recorded, own = str(manifest["files"].get(WEIGHTS)), manifest.get("encoder")
@@ -132,7 +132,9 @@ def load(module: nn.Module, weights: Learnt) -> None:
 
     content = weights.path.read_bytes()
     if hashlib.sha256(content).hexdigest() != weights.digest:
-        raise IntegrityError(f"{weights.path.parent.name}/{WEIGHTS} changed while it was being read; it is not loaded")
+        raise IntegrityError(
+            f"{weights.path.parent.name}/{weights.path.name} changed while it was being read; it is not loaded"
+        )
     module.load_state_dict(parse(content), strict=True)
 
 

@@ -24,8 +24,8 @@ GROUPS = 8  # of channels that are normalised together
 
 
 class SmallCNN(LearntEncoderSpec):
-    """``side``: pictures are cut square and scaled to it; ``width``: channels after the first convolution, doubled after
-    every other one."""
+    """``side``: pictures are cut square and scaled to it; ``width``: channels after the first convolution, doubled
+    after every other one."""
 
     accepts: ClassVar[Accepts] = "image"
     kind: Literal["small_cnn"] = "small_cnn"

@@ -1,12 +1,12 @@
-"""A pretrained encoder fine-tuned on the recommendation objective: a head on its frozen vectors, or its last layers too.
+"""A pretrained encoder fine-tuned on the recommendation objective: a head on its vectors, or its last layers too.
 
 image:
   kind: image
   encoder: {kind: tuned, of: {kind: efficientnet_lite0}, what: full, layers: 2}
 
 ``what: head`` takes any encoder that has weights of its own or none: its vectors stay as they are, and a linear map of
-them is learnt (the linear probe of transfer learning). ``what: full`` trains the last ``layers`` layers along, where the
-encoder can be opened; the others stay (Howard and Ruder, arXiv 1801.06146, on how much of a network to unfreeze).
+them is learnt (the linear probe of transfer learning). ``what: full`` trains the last ``layers`` layers along, where
+the encoder can be opened; the others stay (Howard and Ruder, arXiv 1801.06146, on how much of a network to unfreeze).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def _any_encoder(value: Any) -> Any:
 
 
 class Tuned(LearntEncoderSpec):
-    """``of``: the encoder; ``dim``: the width of the head's vectors; ``layers``: how many of its last layers learn where
-    ``what`` is full (a lower learning rate suits them, e.g. ``learning: {lr: 0.0003}``)."""
+    """``of``: the encoder; ``dim``: the width of the head's vectors; ``layers``: how many of its last layers learn
+    where ``what`` is full (a lower learning rate suits them, e.g. ``learning: {lr: 0.0003}``)."""
 
     kind: Literal["tuned"] = "tuned"
     of: Annotated[SerializeAsAny[EncoderSpec], BeforeValidator(_any_encoder)]

@@ -65,7 +65,7 @@ def learn(
     users = np.flatnonzero(np.diff(x.indptr) >= 2)
     _require(users, x, valid, present)
     touched = np.flatnonzero(np.asarray(x.sum(0)).ravel() > 0)
-    trainee.meet([p for p in (prepared[i] for i in touched) if p is not None])
+    trainee.meet([p for p in (prepared[i] for i in touched.tolist()) if p is not None])
     own = trainee.module
 
     class Objective(torch.nn.Module):
@@ -140,14 +140,17 @@ def _loss(
 
 
 def drawn_items(x: sparse.csr_matrix, users: np.ndarray, most: int, rng: np.random.Generator) -> np.ndarray:
-    """Sorted rows of at most ``most`` items: what ``users``, in random order, chose in ``x`` (U, I), until it is enough.
+    """Sorted rows of at most ``most`` items: what ``users``, in random order, chose in ``x`` (U, I), until it is
+    enough.
 
     So two of the items were chosen by the same user at least, in a large catalogue too. ``most`` is at least 2.
     """
     found: set[int] = set()
     for user in rng.permutation(users):
         own = x.indices[x.indptr[user] : x.indptr[user + 1]]
-        found.update(rng.permutation(own)[: most - len(found)].tolist() if len(own) > most - len(found) else own.tolist())
+        found.update(
+            rng.permutation(own)[: most - len(found)].tolist() if len(own) > most - len(found) else own.tolist()
+        )
         if len(found) >= most:
             break
     return np.array(sorted(found), np.int64)

@@ -56,7 +56,7 @@ STAGES: dict[str, Stage] = {
             "data/tables/items",
         ), ("data/evaluation",)),
         Stage("bundle", ("modalities",), (
-            "data/model", "data/rankers", *_SPLITS, _SHOWN[3], "data/embeddings", "data/tables/items",
+            "data/model", "data/rankers", *_SPLITS, _SHOWN[3], "data/encoders", "data/embeddings", "data/tables/items",
             "data/evaluation/metrics.json",
         ), ("data/bundle",)),
     )

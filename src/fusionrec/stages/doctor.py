@@ -110,7 +110,9 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
     yield Finding("ok", "params", "params.yaml is valid")
     for name, modality in sorted(params.modalities.items()):
         if modality.encoder.learnt and not (paths.encoders / name / "manifest.json").is_file():
-            yield Finding("warn", "weights", f"{name}: {modality.encoder.kind} is not learnt yet: run `fusionrec repro`")
+            yield Finding(
+                "warn", "weights", f"{name}: {modality.encoder.kind} is not learnt yet: run `fusionrec repro`"
+            )
             continue
         try:
             print_ = modality.encoder.bound(paths.encoders / name).fingerprint()

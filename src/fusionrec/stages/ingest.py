@@ -20,7 +20,7 @@ def run(params: Params, paths: Paths) -> Report:
     """Raises DataRejected where the source cannot be read or nothing usable is in it."""
     started = time.monotonic()
     # After `dvc pull` the vectors are here, the store is empty. DVC deletes data/embeddings/<modality> before it runs
-    # that stage, so the store is filled now, and only what is new is encoded; in the same way what was learnt is remembered.
+    # that stage, so the store is filled now, and only what is new is encoded. What was learnt is kept likewise.
     store = Store(paths.store)
     seeded = sum(embeddings.seed(paths, f.parent.name, store) for f in sorted(paths.embeddings.glob("*/manifest.json")))
     remember(paths.encoders, paths.home / "learnt")

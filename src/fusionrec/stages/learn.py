@@ -1,4 +1,4 @@
-"""Learn: encoders that have weights to learn do so on the training split, before anything is embedded. Reads no test data.
+"""Learn: encoders that have weights to learn do so on the training split, before anything is embedded. Reads no test.
 
 What an encoder learns depends on the items that train and valid name and on nothing else of the catalogue. The weights
 are remembered in .fusionrec/learnt under a digest of exactly that: an item that is new, or a change elsewhere, makes
