@@ -176,6 +176,8 @@ def _prepared(name: str, trainee: Any, inputs: _Inputs) -> list[np.ndarray | Non
     with counted(f"read {name}") as progress, closing(loaded(inputs.source, list(first.items()))) as stream:
         for done, (content, value) in enumerate(stream, 1):
             if not isinstance(value, MediaError):
-                (made[content],) = trainee.prepare([value])
+                (array,) = trainee.prepare([value])
+                if np.isfinite(array).all():  # else it has no vector in the stage embed either
+                    made[content] = array
             progress(done, len(first))
     return [made.get(content) for content in inputs.contents]
