@@ -102,7 +102,7 @@ def _encode(
     progress(0, len(missing))
     with closing(loaded(modality, missing)) as stream:
         # One input first: nothing is loaded where no input can be decoded.
-        while part := _part(stream, encoder.chunk if encoder else 1):
+        while part := next_part(stream, encoder.chunk if encoder else 1):
             good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
             reasons |= {key: (value.code, str(value)) for key, value in part if isinstance(value, MediaError)}
             if good:
@@ -122,7 +122,7 @@ def _encode(
     return reasons
 
 
-def _part(stream: Iterator[tuple[str, Any]], most: int) -> list[tuple[str, Any]]:
+def next_part(stream: Iterator[tuple[str, Any]], most: int) -> list[tuple[str, Any]]:
     """The next inputs, at most ``most`` and about :data:`AHEAD_BYTES`; empty at the end."""
     part: list[tuple[str, Any]] = []
     size = 0

@@ -27,6 +27,7 @@ from fusionrec.registry.sealed import seal, unseal
 from fusionrec.stages.progress import counted, epochs
 from fusionrec.types import Columns, Interactions, Report
 
+CHUNK = 64  # inputs that are prepared at once
 VERSION = 1  # of what is made of the same inputs: the objective, the draws
 
 
@@ -165,7 +166,7 @@ def _learn(paths: Paths, name: str, spec: LearntEncoderSpec, inputs: _Inputs, ke
 
 def _prepared(name: str, trainee: Any, inputs: _Inputs) -> list[np.ndarray | None]:
     """What the encoder's front makes of each item; None where the item lacks the modality or cannot be read."""
-    from fusionrec.embeddings.engine import loaded
+    from fusionrec.embeddings.engine import loaded, next_part
     from fusionrec.media.base import MediaError
 
     first: dict[str, int] = {}
@@ -174,10 +175,13 @@ def _prepared(name: str, trainee: Any, inputs: _Inputs) -> list[np.ndarray | Non
             first.setdefault(content, row)
     made: dict[str, np.ndarray] = {}
     with counted(f"read {name}") as progress, closing(loaded(inputs.source, list(first.items()))) as stream:
-        for done, (content, value) in enumerate(stream, 1):
-            if not isinstance(value, MediaError):
-                (array,) = trainee.prepare([value])
+        done = 0
+        while part := next_part(stream, CHUNK):
+            good = [(content, value) for content, value in part if not isinstance(value, MediaError)]
+            arrays = trainee.prepare([value for _, value in good]) if good else []
+            for (content, _), array in zip(good, arrays, strict=True):
                 if np.isfinite(array).all():  # else it has no vector in the stage embed either
                     made[content] = array
+            done += len(part)
             progress(done, len(first))
     return [made.get(content) for content in inputs.contents]
