@@ -1,4 +1,4 @@
-"""Writes docs/results.md, docs/recipes.md and the README's table from benchmarks/results. Every figure has its command."""
+"""Writes docs/results.md, docs/recipes.md and the table in README from benchmarks/results. A figure has its command."""
 
 from __future__ import annotations
 
