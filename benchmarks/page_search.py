@@ -81,6 +81,8 @@ def findings(tests: list[dict[str, Any]]) -> list[str]:
             if part != "all" and metric != "ndcg@10":
                 continue
             mine = [test for test in tests if (test["slice"], test["metric"]) == (part, metric)]
+            if not mine:
+                continue
             verdicts = "; ".join(
                 f"{verdict(test)} {test['against']} ({test['better by']:+.4f}, p {test['p_holm']:.4f})" for test in mine
             )

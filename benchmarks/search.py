@@ -42,7 +42,7 @@ TESTED = ("ndcg@10", "mrr", "ndcg@10, all clicks")
 def systems(index: SearchIndex, later: past.Past, store: Store) -> dict[str, np.ndarray]:
     """System -> (Q, I) scores of the later searches."""
     sides = index.scores(later.texts, store)
-    weighed = Weights(**index.learnt.told["weights without clicks"])  # type: ignore[arg-type]
+    weighed = Weights(**index.learnt.told.get("weights without clicks", vars(UNTOLD)))  # type: ignore[arg-type]
     out = {
         KEYWORD: sides[KEYWORD],
         VECTOR: sides[VECTOR],

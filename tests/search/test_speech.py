@@ -82,6 +82,7 @@ def test_speech_and_words_are_one_query(shop: Shop, voice) -> None:
     assert {hit.item_id for hit in answer.hits[:2]} == {"en-0", "zh-0"}
 
 
+@pytest.mark.slow
 def test_real_voices_are_understood_and_find_their_picture(transcriber: speech.Transcriber) -> None:
     """Single words, spoken by people: every third of the clips of Tux Paint, found by name among all its stamps."""
     clips = [c for c in sorted(STAMPS.rglob("*_desc.ogg")) if named(c).is_file()][::3]
