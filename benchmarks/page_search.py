@@ -73,7 +73,7 @@ def across(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def findings(tests: list[dict[str, Any]]) -> list[str]:
-    """A sentence for each metric over all queries, and one for each pair of languages."""
+    """A sentence for each metric and system over all queries, and for each pair of languages."""
     words = {"ndcg@10": "NDCG@10 of the clicked item", "mrr": "MRR", "ndcg@10, all clicks": "NDCG@10 of all clicks"}
     said = []
     for part in dict.fromkeys(test["slice"] for test in tests):
@@ -81,10 +81,13 @@ def findings(tests: list[dict[str, Any]]) -> list[str]:
             if part != "all" and metric != "ndcg@10":
                 continue
             mine = [test for test in tests if (test["slice"], test["metric"]) == (part, metric)]
-            verdicts = "; ".join(
-                f"{verdict(test)} {test['against']} ({test['better by']:+.4f}, p {test['p_holm']:.4f})" for test in mine
-            )
-            said.append(f"{'All queries' if part == 'all' else part.capitalize()}, {name}: the hybrid is {verdicts}.")
+            for system in dict.fromkeys(test["system"] for test in mine):
+                verdicts = "; ".join(
+                    f"{verdict(test)} {test['against']} ({test['better by']:+.4f}, p {test['p_holm']:.4f})"
+                    for test in mine
+                    if test["system"] == system
+                )
+                said.append(f"{'All queries' if part == 'all' else part.capitalize()}, {name}: {system} is {verdicts}.")
     return said
 
 

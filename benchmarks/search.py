@@ -6,7 +6,7 @@
 Everything that is learnt or chosen (means of languages, the map from queries to clicked items, weights) sees the
 searches before the split's valid days alone; the figures are of the later ones. All items are ranked. A user's value is
 the mean over the user's searches; intervals resample users, tests are paired over them, by random signs, two-sided,
-Holm over the systems that the hybrid is compared with.
+Holm over the comparisons of a slice.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ TESTED = ("ndcg@10", "mrr", "ndcg@10, all clicks")
 def systems(index: SearchIndex, later: past.Past, store: Store) -> dict[str, np.ndarray]:
     """System -> (Q, I) scores of the later searches."""
     sides = index.scores(later.texts, store)
-    weighed = Weights(**index.learnt.told["weights without clicks"])  # type: ignore[arg-type]
+    weighed = Weights(**index.learnt.told.get("weights without clicks", vars(UNTOLD)))  # type: ignore[arg-type]
     out = {
         KEYWORD: sides[KEYWORD],
         VECTOR: sides[VECTOR],
@@ -103,16 +103,19 @@ def contest(index: SearchIndex, later: past.Past, store: Store) -> dict[str, Any
 
 
 def compared(users: Mapping[str, Mapping[str, np.ndarray]], part: str, metric: str) -> list[dict[str, Any]]:
-    """The hybrid against every other system on one metric of one slice."""
+    """The hybrid against every other system, and what a log's weights alone make of words and vectors against vectors
+    alone, on one metric of one slice."""
+    pairs = [(HYBRID, other) for other in users if other != HYBRID]
+    pairs += [(WEIGHED, VECTOR)] if {WEIGHED, VECTOR} <= {*users} else []
     lines = []
-    for other in (name for name in users if name != HYBRID):
-        d = users[HYBRID][metric] - users[other][metric]
+    for one, other in pairs:
+        d = users[one][metric] - users[other][metric]
         low, high = interval(d)
         p = float(sign_flips(d[:, None])[0]) if d.any() else 1.0
         told = {"better by": round(float(d.mean()), 5), "low": round(low, 5), "high": round(high, 5), "p": p}
-        lines.append({"slice": part, "metric": metric, "system": HYBRID, "against": other, "users": len(d)} | told)
-    corrected = holm({line["against"]: line["p"] for line in lines})
-    return [{**line, "p_holm": round(corrected[line["against"]], 5)} for line in lines]
+        lines.append({"slice": part, "metric": metric, "system": one, "against": other, "users": len(d)} | told)
+    corrected = holm({str(at): line["p"] for at, line in enumerate(lines)})
+    return [{**line, "p_holm": round(corrected[str(at)], 5)} for at, line in enumerate(lines)]
 
 
 def speed(index: SearchIndex, texts: Sequence[str]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def test_hostile_text_has_an_answer(shop: Shop, text: str) -> None:
     [(b"", "unknown_type"), (b"no picture", "unknown_type"), (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "undecodable")],
 )
 def test_a_corrupt_picture_is_refused_with_its_reason(shop: Shop, data: bytes, code: str) -> None:
-    with pytest.raises(DataRejected, match=rf"the picture: .*\({code}\); expected "):
+    with pytest.raises(DataRejected, match=rf"the picture: .*\({code}\)"):
         shop.index.search(Query(image=data))
     whole = (shop.paths.project / "cat" / "images" / "0.png").read_bytes()
     with pytest.raises(DataRejected, match="the picture: "):

@@ -129,6 +129,15 @@ def test_learning_from_a_log() -> None:
     assert half.clicks == pytest.approx(0.5 * learnt.weights.clicks)
 
 
+def test_a_word_of_few_people_is_not_kept() -> None:
+    past, queries, space = clicked_by_rotation(300)
+    texts = [f"{text} secret{user}" for text, user in zip(past.texts, past.users, strict=True)]  # often, by one each
+    theirs = Past(texts, past.users, past.first, past.clicked)
+    noise = np.random.default_rng(4).normal(size=(300, len(space))).astype(np.float32)
+    learnt = learn(theirs, queries, lambda some: {KEYWORD: noise[: len(some)]}, {"text": space})
+    assert learnt.words == {"common", *(f"word{n}" for n in range(5))}
+
+
 def test_few_queries_teach_nothing() -> None:
     past, queries, space = clicked_by_rotation(LEAST - 1)
     learnt = learn(past, queries, lambda some: {}, {"text": space})

@@ -82,6 +82,7 @@ def test_speech_and_words_are_one_query(shop: Shop, voice) -> None:
     assert {hit.item_id for hit in answer.hits[:2]} == {"en-0", "zh-0"}
 
 
+@pytest.mark.slow
 def test_real_voices_are_understood_and_find_their_picture(transcriber: speech.Transcriber) -> None:
     """Single words, spoken by people: every third of the clips of Tux Paint, found by name among all its stamps."""
     clips = [c for c in sorted(STAMPS.rglob("*_desc.ogg")) if named(c).is_file()][::3]
@@ -129,7 +130,7 @@ def test_a_sound_without_speech_is_refused(shop: Shop) -> None:
      (wav(np.ones(9_000) * 0.1, 8_000)[:-9_000], "truncated")],
 )  # fmt: skip
 def test_a_sound_that_cannot_be_used_is_refused_with_its_reason(shop: Shop, data: bytes, code: str) -> None:
-    with pytest.raises(DataRejected, match=rf"the sound: .*\({code}\); expected "):
+    with pytest.raises(DataRejected, match=rf"the sound: .*\({code}\)"):
         shop.index.search(Query(audio=data))
 
 

@@ -23,7 +23,7 @@ LEAST = 200  # fewer earlier queries teach nothing
 HELD = 0.15  # the share that chooses
 MOST_HELD = 1_000
 RANKS = (8, 16, 24, 32, 48)
-SEEN = 3  # a word is known once so many earlier queries had it
+SEEN = 5  # a word is known, and kept, once so many users searched for it: no word of one person is written down
 JOINS = 0.01  # the p of "better with it" below which one more modality joins the click side
 REACH = 0.02  # the share of items that must get a place by one that only does no harm
 GROUP = 20  # so many queries of a language tell its mean
@@ -58,7 +58,8 @@ def learn(
 ) -> Learnt:
     """``placed`` (Q, D): the queries' vectors in their place; ``plain`` gives the standardised (B, I) scores of the
     sides that need no learning; ``spaces``: modality -> (I, E) whitened item vectors. ``past`` is in time order."""
-    counted = Counter(token for text in past.texts for token in set(tokens(text)))
+    said = {(token, user) for text, user in zip(past.texts, past.users, strict=True) for token in tokens(text)}
+    counted = Counter(token for token, _ in said)
     words = frozenset(token for token, n in counted.items() if n >= SEEN)
     if len(past) < LEAST or not spaces:
         return Learnt(words=frozenset(), told={"queries": len(past)})

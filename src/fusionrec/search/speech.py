@@ -61,4 +61,5 @@ def decoded(data: bytes, name: str = "the sound") -> Float32:
 
 def unusable(name: str, error: MediaError) -> DataRejected:
     """A medium of a query that cannot be read, as what the caller is told."""
-    return DataRejected(f"{printable(name)}: {error} ({error.code}); expected {expected(error.code)}")
+    hint = "" if "expected" in str(error) else f"; expected {expected(error.code)}"
+    return DataRejected(f"{printable(name)}: {error} ({error.code}){hint}")
