@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from page_catalogues import demo, drift, hidden, quality, seeds, strengths
+from page_encoders import encoders
 from page_ranking import ranking
 from page_recommenders import parity, recommenders, splits
 from page_source import plain, read, training
@@ -25,6 +26,8 @@ def main() -> None:
     parts += parity(found) if found else []
     found = read("ranking")
     parts += ranking(found) if found else []
+    found = read("encoders_trained")
+    parts += encoders(found) if found else []
     found = read("house")
     told = ("parts", "valid_ndcg@20", "valid_ndcg@20 known and new apart", "seconds")
     parts += plain("Parts of the house blend, on the demo's validation split", found, told) if found else []
