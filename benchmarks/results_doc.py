@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from page_catalogues import demo, drift, hidden, quality, seeds, strengths
+from page_encoders import encoders
 from page_generated import generated
 from page_ranking import ranking
 from page_recipes import recipes
@@ -28,6 +29,8 @@ def main() -> None:
     parts += parity(found) if found else []
     found = read("ranking")
     parts += ranking(found) if found else []
+    found = read("encoders_trained")
+    parts += encoders(found) if found else []
     found = read("generated")
     parts += generated(found) if found else []
     found = read("search")

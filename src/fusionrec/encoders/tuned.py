@@ -42,7 +42,7 @@ class Tuned(LearntEncoderSpec):
     layers: PositiveInt = 1
     dim: PositiveInt = 64
     dropout: float = Field(0.1, ge=0, lt=1, description="of the head's input")
-    learning: Learning = Learning(lr=1e-3)
+    learning: Learning = Learning()
 
     @property
     def accepts(self) -> Accepts:  # type: ignore[override]
