@@ -32,7 +32,8 @@ COMMAND = "taskset -c 0 python benchmarks/encoders.py"
 RUNS = 5
 SPECS: dict[str, type[EncoderSpec]] = {cls.model_fields["kind"].default: cls for cls in members(AnyEncoder)}
 CHECKED = {
-    "timm_image": "real: tf_efficientnet_lite0; random: ViT, ResNet, EfficientNet, ConvNeXt (timm's test sizes)",
+    "timm_image": "real: tf_efficientnet_lite0; random: ResNet-50, EfficientNet-B0, DINOv3, ConvNeXt; once by hand: "
+    "VGG16, DINOv2, the towers of CLIP and SigLIP",
     "torchvision_video": "random: all three",
     "transformers_audio": "real: Whisper tiny.en; random: AST, CLAP, Wav2Vec2, HuBERT, WavLM",
     "transformers_image": "random: CLIP, SigLIP, ViT, DINOv2, Swin, ConvNeXt",
