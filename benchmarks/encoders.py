@@ -34,7 +34,8 @@ SPECS: dict[str, type[EncoderSpec]] = {cls.model_fields["kind"].default: cls for
 WIDTHS = {"vector": "as given", "attributes": "by the fields"}
 """What is said of the width where the input decides it."""
 CHECKED = {
-    "timm_image": "real: tf_efficientnet_lite0; random: ViT, ResNet, EfficientNet, ConvNeXt (timm's test sizes)",
+    "timm_image": "real: tf_efficientnet_lite0; random: ResNet-50, EfficientNet-B0, DINOv3, ConvNeXt; once by hand: "
+    "VGG16, DINOv2, the towers of CLIP and SigLIP",
     "torchvision_video": "random: all three",
     "transformers_audio": "real: Whisper tiny.en; random: AST, CLAP, Wav2Vec2, HuBERT, WavLM",
     "transformers_image": "random: CLIP, SigLIP, ViT, DINOv2, Swin, ConvNeXt",

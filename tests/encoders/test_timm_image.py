@@ -51,6 +51,13 @@ def test_vectors_are_those_of_timm(name, tmp_path, pictures):
     np.testing.assert_array_equal(encoder.encode(pictures[::-1])[::-1], encoder.encode(pictures))
 
 
+@pytest.mark.parametrize("name", ["resnet50.a1_in1k", "efficientnet_b0.ra_in1k", "vit_small_patch16_dinov3.lvd1689m"])
+def test_vectors_of_models_of_full_size_are_those_of_timm(name, tmp_path, pictures):
+    encoder = TimmImage.model_validate(timm_image(tmp_path, name)).build()
+    wanted = reference(tmp_path, pictures[:2])
+    np.testing.assert_allclose(encoder.encode(pictures[:2]), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_the_real_weights_of_efficientnet_lite0_give_the_vectors_of_its_encoder(tmp_path, pictures):
     """Another way to real weights: timm cuts 0.875 of the picture and scales once, the encoder cuts all of it; so the
     pictures are scaled first such that both see the same pixels."""
