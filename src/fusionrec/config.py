@@ -190,7 +190,7 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
         raise ConfigError(f"{path.name} must be a mapping of sections, found {type(raw).__name__}")
     for key, value in (overrides or {}).items():
         set_key(raw, key, value)
-    return parse(raw, path.name)
+    return parse(raw, path.name, for_dvc=True)
 
 
 def set_key(raw: dict[str, Any], dotted: str, value: Any) -> None:
@@ -203,18 +203,31 @@ def set_key(raw: dict[str, Any], dotted: str, value: Any) -> None:
     raw[last] = value
 
 
-def parse(raw: Mapping[str, Any], name: str = "params.yaml") -> Params:
-    """Validate a mapping; ``${VARIABLE}`` in strings is taken from the environment."""
+def parse(raw: Mapping[str, Any], name: str = "params.yaml", *, for_dvc: bool = False) -> Params:
+    """Validate a mapping; ``${VARIABLE}`` in strings is taken from the environment.
+
+    ``for_dvc``: also what has a default must be there where dvc.yaml looks for it in the file.
+    """
     problems: list[str] = []
     expanded = _expand(raw, problems)
     try:
         params = Params.model_validate(expanded)
     except ValidationError as error:
         problems += explain(error)
+    else:
+        problems += _unwritten(raw, params) if for_dvc else ()
     if problems:
         lines = "\n".join(f"  {line}" for line in problems)
         raise ConfigError(f"{name} has {len(problems)} problem(s):\n{lines}") from None
     return params
+
+
+def _unwritten(raw: Mapping[str, Any], params: Params) -> Iterator[str]:
+    """Encoders that params.yaml leaves to their default: dvc.yaml looks for their kinds in the file."""
+    for name, modality in params.modalities.items():
+        if "encoder" not in raw["modalities"][name]:
+            kind = modality.encoder.kind
+            yield f"modalities.{name}.encoder: required key is missing; write encoder: {{kind: {kind}}}"
 
 
 def _expand(value: Any, missing: list[str], where: str = "") -> Any:

@@ -238,3 +238,15 @@ def test_every_params_file_of_the_repository_is_valid(path: Path, monkeypatch: p
     for variable in re.findall(r"\$\{(\w+)\}", path.read_text(encoding="utf-8")):
         monkeypatch.setenv(variable, "somewhere")
     assert config.load(path).train.retriever.kind
+
+
+def test_what_dvc_looks_for_in_the_file_must_be_written_there(tmp_path: Path) -> None:
+    raw = copy.deepcopy(GOOD)
+    raw["modalities"] = {"facts": {"kind": "attributes"}}
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"modalities.facts.encoder: .* write encoder: \{kind: hashed\}"):
+        config.load(file)
+    raw["modalities"]["facts"]["encoder"] = {"kind": "hashed"}
+    file.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    assert config.load(file) == config.parse(raw)

@@ -26,7 +26,7 @@ gate: {min_items: 10, min_interactions: 50}
 split: {kind: random_per_user}
 modalities:
   image: {kind: image}
-  behaviour: {kind: precomputed, file: vectors.npz}
+  behaviour: {kind: precomputed, file: vectors.npz, encoder: {kind: identity}}
 train:
   retriever: {kind: popularity}
   fusion: {kind: concat}

@@ -24,8 +24,8 @@ source: {kind: folder, root: shop}
 gate: {min_items: 10, min_interactions: 50}
 split: {kind: global_time, valid_from: 7, test_from: 8}
 modalities:
-  facts: {kind: attributes, categories: [category, brand, tags]}
-  vectors: {kind: precomputed, file: vectors.npz}
+  facts: {kind: attributes, categories: [category, brand, tags], encoder: {kind: hashed}}
+  vectors: {kind: precomputed, file: vectors.npz, encoder: {kind: identity}}
 train:
   retriever: {kind: two_tower, dim: 8, training: {epochs: 25, batch: 32}}
   fusion: {kind: gated}

@@ -55,7 +55,7 @@ def recipe_params(project: Path, name: str) -> dict[str, Any]:
         raw["source"]["root"] = str(Path(_VARIABLE.sub(lambda m: os.environ[m[1]], root)).expanduser().resolve())
         if not Path(raw["source"]["root"]).is_dir():
             raise ConfigError(f"recipe {name}: source.root is {raw['source']['root']}, which is not a folder")
-    config.parse(raw, f"recipes/{name}.yaml")
+    config.parse(raw, f"recipes/{name}.yaml", for_dvc=True)
     return raw
 
 

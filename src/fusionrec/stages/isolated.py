@@ -67,7 +67,7 @@ def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict
     made = copy.deepcopy(dict(raw))
     for key, value in overrides.items():
         config.set_key(made, key, value)
-    config.parse(made)
+    config.parse(made, for_dvc=True)
     return made
 
 
