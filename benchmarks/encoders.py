@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fusionrec.encoders import AnyEncoder
-from fusionrec.encoders.base import EncoderSpec
+from fusionrec.encoders.base import Attributes, EncoderSpec
 from fusionrec.encoders.hub import Weights
 from fusionrec.kinds import members
 
@@ -31,6 +31,8 @@ BEGIN, END = "<!-- table: python benchmarks/encoders.py --table -->\n", "<!-- /t
 COMMAND = "taskset -c 0 python benchmarks/encoders.py"
 RUNS = 5
 SPECS: dict[str, type[EncoderSpec]] = {cls.model_fields["kind"].default: cls for cls in members(AnyEncoder)}
+WIDTHS = {"vector": "as given", "attributes": "by the fields"}
+"""What is said of the width where the input decides it."""
 CHECKED = {
     "timm_image": "real: tf_efficientnet_lite0; random: ResNet-50, EfficientNet-B0, DINOv3, ConvNeXt; once by hand: "
     "VGG16, DINOv2, the towers of CLIP and SigLIP",
@@ -74,6 +76,9 @@ def inputs(accepts: str) -> list[Any]:
         return [(0.2 * rng.standard_normal(160_000)).astype(np.float32) for _ in range(8)]
     if accepts == "video":
         return [_clip(n) for n in range(8)]
+    if accepts == "attributes":
+        names = [f"name {n}" for n in rng.zipf(1.5, 4096) % 1000]
+        return [Attributes(((name,), (name, "new")), (float(x),)) for name, x in zip(names, rng.lognormal(3, 1, 4096))]
     return list(rng.normal(size=(4096, 64)).astype(np.float32))
 
 
@@ -99,7 +104,7 @@ def measure(kind: str) -> dict[str, Any]:
         rows = encoder.encode(batch)
         rates.append(len(batch) / (time.process_time() - start))
     found = statistics.median(rates[1:])  # the first run warms up
-    own = spec.accepts != "vector"
+    own = spec.accepts not in WIDTHS
     return {"case": kind, "dim": rows.shape[1] if own else None, "ours": round(found, 1), "unit": "items/CPU-s"}
 
 
@@ -112,7 +117,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     ]
     for kind in sorted(SPECS, key=lambda k: (SPECS[k].accepts, k)):
         row = measured.get(kind, {})
-        width = row.get("dim") or ("as given" if SPECS[kind].accepts == "vector" else "the model's")
+        width = row.get("dim") or WIDTHS.get(SPECS[kind].accepts, "the model's")
         checked = CHECKED.get(kind, "real" if source(kind).startswith("package") else "–")
         speed = f"{row['ours']:,.4g}" if row.get("ours") and SPECS[kind].accepts != "vector" else "–"
         lines.append(f"| `{kind}` | {SPECS[kind].accepts} | {width} | {source(kind)} | {checked} | {speed} |")

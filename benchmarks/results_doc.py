@@ -1,10 +1,14 @@
-"""Writes docs/results.md and the README's table from benchmarks/results/*.json. Every figure there has its command."""
+"""Writes docs/results.md, docs/recipes.md and the table in README from benchmarks/results. A figure has its command."""
 
 from __future__ import annotations
 
 from page_catalogues import demo, drift, hidden, quality, seeds, strengths
+from page_encoders import encoders
+from page_generated import generated
 from page_ranking import ranking
+from page_recipes import recipes
 from page_recommenders import parity, recommenders, splits
+from page_search import search
 from page_source import plain, read, training
 from workspace import ROOT
 
@@ -25,6 +29,12 @@ def main() -> None:
     parts += parity(found) if found else []
     found = read("ranking")
     parts += ranking(found) if found else []
+    found = read("encoders_trained")
+    parts += encoders(found) if found else []
+    found = read("generated")
+    parts += generated(found) if found else []
+    found = read("search")
+    parts += search(found) if found else []
     found = read("house")
     told = ("parts", "valid_ndcg@20", "valid_ndcg@20 known and new apart", "seconds")
     parts += plain("Parts of the house blend, on the demo's validation split", found, told) if found else []
@@ -49,6 +59,9 @@ def main() -> None:
         found = read(name)
         parts += plain(title, found, columns) if found else []
     (ROOT / "docs" / "results.md").write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    found = read("recipes")
+    if found:
+        (ROOT / "docs" / "recipes.md").write_text(recipes(found).rstrip() + "\n", encoding="utf-8")
     found = read("demo")
     if found:
         readme = ROOT / "README.md"

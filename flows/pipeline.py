@@ -82,11 +82,7 @@ def _parameters(
 ) -> dict[str, Any] | None:
     """The resolved params of an isolated run, None where they are params.yaml's. Raises ConfigError before anything
     starts."""
-    import yaml
-
-    file = paths.project / "params.yaml"
-    current = isolated.resolved(file, {})
-    base = current if recipe == SAME else adopt.recipe_params(paths.project, recipe)
+    base = adopt.base_params(paths, None if recipe == SAME else recipe)
     overrides: dict[str, Any] = {}
     if retriever != SAME and base["train"]["retriever"].get("kind") != retriever:
         overrides["train.retriever"] = {"kind": retriever}
@@ -94,9 +90,7 @@ def _parameters(
         overrides["train.fusion"] = {"kind": fusion}
     if seed >= 0 and base["train"].get("seed", 0) != seed:
         overrides["train.seed"] = seed
-    overrides |= isolated.parse_overrides(pairs)
-    raw = isolated.with_overrides(base, overrides)
-    return None if raw == yaml.safe_load(file.read_text(encoding="utf-8")) else raw
+    return adopt.changed_params(paths, base, overrides | isolated.parse_overrides(pairs))
 
 
 def work(paths: Paths, only: list[str] | None, force: bool, token: dict[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ ABOUT = {
     "ingest": "Read the source into data/tables.",
     "validate": "Check the tables; hard rules fail the run, soft rules set rows aside.",
     "split": "Split the interactions into train, valid and test.",
+    "learn": "Train the encoders that have weights to learn, on the training split; nothing where all are frozen.",
     "embed": "Encode every modality; only content that the store does not hold is encoded.",
     "train": "Train the model, its single-modality versions and the baselines.",
     "rank": "Train the rankers on what was shown and what came of it.",
@@ -46,7 +47,7 @@ def single(name: str) -> Any:
 
 
 ingest, validate, split = single("ingest"), single("validate"), single("split")
-embed, train, rank = single("embed"), single("train"), single("rank")
+learn, embed, train, rank = single("learn"), single("embed"), single("train"), single("rank")
 evaluate, bundle = single("evaluate"), single("bundle")
 
 

@@ -94,7 +94,10 @@ class Rank(Spec):
 
     ranker: AnyRanker = DCNv2()
     seed: NonNegativeInt = 0
-    bare: bool = Field(True, description="also train the same ranker without the items' content, for the table")
+    without: tuple[Literal["content", "ids"], ...] = Field(
+        ("content",), description="also train the same ranker without the items' content, or without ids, for the table"
+    )
+    singles: bool = Field(False, description="also train the same ranker on each modality alone, for the table")
     task: str | None = Field(None, description="what candidates are ordered by; null: the ranker's first task")
     depth: PositiveInt = Field(200, description="candidates that retrieval hands to the ranker")
     baselines: tuple[AnyRanker, ...] = ()

@@ -51,6 +51,10 @@ class Paths:
         return self.data / "embeddings"
 
     @property
+    def encoders(self) -> Path:
+        return self.data / "encoders"
+
+    @property
     def model(self) -> Path:
         return self.data / "model"
 

@@ -41,6 +41,8 @@ HOMES = {
     "great_expectations": "src/fusionrec/data/expectations.py",
     "evidently": ("src/fusionrec/monitoring/drift.py", "flows/hosted.py"),  # the second starts its server
     "ray": "src/fusionrec/embeddings/ray",
+    "bm25s": "src/fusionrec/search/",
+    "faster_whisper": "src/fusionrec/search/",
     "fastapi": "src/fusionrec/serving/",
     "starlette": "src/fusionrec/serving/",
 }

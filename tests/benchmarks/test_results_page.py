@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from page_catalogues import hidden, judged, rows_for_people, strengths
+from page_encoders import against
 from page_ranking import calibrated, findings, tables
 from page_recommenders import chosen, cut_short, held, published
 from page_recommenders import trials as trials_told
@@ -180,3 +181,14 @@ def test_a_missed_calibration_is_told() -> None:
 def test_what_is_held_for_choosing_is_said_as_it_was_run() -> None:
     assert held(None) == held(False) == []
     assert "a pair of each user is held" in held(True)[0] and "2% of the pairs are held" in held(0.02)[0]
+
+
+def test_an_encoder_is_better_only_where_the_corrected_p_says_so() -> None:
+    def test(encoder: str, difference: float, p: float) -> dict[str, Any]:
+        return {"modality": "text", "encoder": encoder, "metric": "all ndcg@20", "difference": difference, "p_holm": p}
+
+    (line,) = against([test("head", 0.02, 0.049), test("full", 0.03, 0.05), test("learnt here", -0.01, 0.001)])
+    assert line == (
+        "Text, against the frozen default: in NDCG@20 better: head (+0.0200), tied: full (+0.0300), "
+        "worse: learnt here (-0.0100)."
+    )

@@ -188,6 +188,22 @@ def test_repro_runs_what_is_stale_and_passes_the_stages_code_on(project: Paths) 
     assert toy.started(project) == ["ingest", "train", "train"]
 
 
+def test_repro_with_other_parameters_is_isolated_and_a_bad_one_runs_nothing(project: Paths) -> None:
+    before = (project.project / "params.yaml").read_bytes()
+    done = toy.run(project, "-m", "fusionrec", "repro", "--set", "train.seed=5")  # no bundle: as far as register
+    assert done.returncode == 3 and "this run is isolated" in done.stdout, done.stderr
+    assert (project.project / "params.yaml").read_bytes() == before and not (project.data / "second").exists()
+    (kept,) = (project.home / "runs").iterdir()
+    assert yaml.safe_load((kept / "params.yaml").read_text())["train"]["seed"] == 5
+    assert not any((project.home / "isolated").iterdir())
+    for setting in ("train.sed=5", "train.seed"):
+        done = toy.run(project, "-m", "fusionrec", "repro", "--set", setting)
+        assert done.returncode == 78, done.stderr
+    done = toy.run(project, "-m", "fusionrec", "repro", "--recipe", "moveis")
+    assert done.returncode == 2 and "did you mean 'movies'?" in done.stderr
+    assert toy.started(project) == ["ingest", "train"]
+
+
 def test_verify_names_a_flipped_bit_that_dvc_does_not_see(project: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     toy.dvc(project, "repro")
     code, out, _ = call(capsys, "verify")

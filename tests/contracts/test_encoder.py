@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import re
-import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -15,12 +13,19 @@ import pytest
 from PIL import Image as Pictures
 
 from fusionrec.encoders import AnyEncoder
-from fusionrec.encoders.base import Encoder, EncoderSpec
+from fusionrec.encoders.base import Attributes, Encoder, EncoderSpec
+from fusionrec.encoders.learnt import LearntEncoderSpec
+from fusionrec.errors import ConfigError
 from fusionrec.kinds import members
 from fusionrec.media.video import Clip
+from fusionrec.registry.model import arrays_to_bytes
+from fusionrec.registry.sealed import seal
 from tests.encoders import small
 
 SPECS: dict[str, type[EncoderSpec]] = {cls.model_fields["kind"].default: cls for cls in members(AnyEncoder)}
+EXAMPLES: dict[str, dict[str, Any]] = {"tuned": {"of": {"kind": "minilm"}, "dim": 11}}  # of kinds with required keys
+
+_PLACE = tempfile.TemporaryDirectory()  # removed with the module
 
 pytestmark = pytest.mark.parametrize("kind", sorted(SPECS))
 
@@ -63,21 +68,31 @@ def inputs(accepts: str) -> list[Any]:
         return [_clip(n, frames, (20 + 10 * n, 90 - 10 * n)) for n, frames in enumerate(lengths)]
     if accepts == "vector":
         return list(np.random.default_rng(0).normal(size=(7, 11)).astype(np.float32))
+    if accepts == "attributes":
+        words = [("lamp",), (), ("lamp", "杯"), (), ("x" * 3000,), ("\ud800",), tuple(str(n) for n in range(256))]
+        prices = [4.5, 1e300, None, 0.0, -2.0, None, 5e-324]
+        return [Attributes((w, ()), (p,)) for w, p in zip(words, prices, strict=True)]
     pytest.fail(f"say here what inputs of kind {accepts!r} look like")
 
 
 @cache
-def example(kind: str) -> dict[str, Any]:
-    """A section of params.yaml; where the kind needs weights, a small model that is written for this run."""
-    if kind not in small.MAKERS:
-        return {"kind": kind}
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return small.MAKERS[kind](Path(folder))
+def written(kind: str) -> EncoderSpec:
+    """The section as params.yaml holds it; where the kind needs weights, a small model that is written for this run."""
+    folder = Path(tempfile.mkdtemp(dir=_PLACE.name))
+    section = small.MAKERS[kind](folder) if kind in small.MAKERS else {"kind": kind, **EXAMPLES.get(kind, {})}
+    return SPECS[kind].model_validate(section)
 
 
+@cache
 def spec_of(kind: str) -> EncoderSpec:
-    return SPECS[kind].model_validate(example(kind))
+    """As the stages use it: one that learns gets weights, here those it starts from."""
+    spec = written(kind)
+    if not isinstance(spec, LearntEncoderSpec):
+        return spec
+    state = {name: value.numpy() for name, value in spec.start().module.state_dict().items()}
+    folder = Path(_PLACE.name) / kind
+    seal(folder, {"weights.safetensors": arrays_to_bytes(state)}, {"encoder": spec.model_dump(mode="json")})
+    return spec.bound(folder)
 
 
 @cache
@@ -128,3 +143,14 @@ def test_the_fingerprint_is_stable_and_names_the_settings(kind: str) -> None:
 
 def test_fingerprints_differ_between_kinds(kind: str) -> None:
     assert [k for k in SPECS if spec_of(k).fingerprint() == spec_of(kind).fingerprint()] == [kind]
+
+
+def test_one_that_learns_is_of_no_use_before_it_has_learnt(kind: str, tmp_path: Path) -> None:
+    spec = written(kind)
+    if spec.learnt:
+        for use in (spec.fingerprint, spec.build):
+            with pytest.raises(ConfigError, match="run the stage learn"):
+                use()
+        assert spec.accepts == spec_of(kind).accepts
+    else:
+        assert spec.bound(tmp_path / "nothing") is spec

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from PIL import Image as Pictures
 
+from fusionrec.encoders.base import Attributes
 from fusionrec.kinds import members
 from fusionrec.media.video import Clip
 from fusionrec.modalities import AnyModality
@@ -53,6 +54,8 @@ def catalogue(root: Path, changed: int | None = None) -> pl.DataFrame:
             "title": [None if n in gone else f"title {n}{' new' if n == changed else ''}" for n in range(N)],
             "description": [None if n in gone else "about it" if n % 2 else "说明" for n in range(N)],
             "category": [None] * N,
+            "brand": [None if n in gone else f"brand {n}{' new' if n == changed else ''}" for n in range(N)],
+            "price": [None if n in gone or n == 4 else 3.5 * n for n in range(N)],
             "language": [None if n in gone else "en" if n % 2 else "zh" for n in range(N)],
             "image_paths": [None if n in gone else p for n, p in enumerate(pictures)],
             "image_sha256": [None if n in gone else d for n, d in enumerate(digests)],
@@ -106,6 +109,7 @@ def test_the_encoder_reads_what_load_gives(kind: str, tmp_path: Path) -> None:
         "audio": np.ndarray,
         "video": Clip,
         "vector": np.ndarray,
+        "attributes": Attributes,
     }
     for n in np.flatnonzero(rows.present):
         assert isinstance(modality.load(int(n)), types[spec.encoder.accepts])

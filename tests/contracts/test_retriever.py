@@ -23,6 +23,13 @@ EXAMPLES = {
     "ials": {"dim": 5, "iterations": 3},
     "two_tower": {"dim": 5, "width": 3, "training": {"epochs": 3, "batch": 8}},
     "blend": {"parts": [{"kind": "ease"}, {"kind": "content", "width": 3}]},
+    "generated": {
+        "of": {"kind": "content", "width": 3},
+        "width": 5,
+        "latent": 3,
+        "hidden": 8,
+        "training": {"epochs": 40},
+    },
 }
 TRAINED = ("bm3", "freedom", "lattice", "lightgcn", "mgcn", "modality_graph", "vbpr")
 TINY = {"epochs": 3, "batch": 64}

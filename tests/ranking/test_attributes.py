@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -33,6 +34,22 @@ def test_attributes_become_codes_with_an_unknown_one() -> None:
     assert found.codes["age"][0] < found.codes["age"][2] and not found.codes["age"][[1, 3]].any()
     assert all(codes.max() < found.sizes[name] for name, codes in found.codes.items())
     assert learnt(pl.DataFrame({"user_id": ["a"]}), ["a"]).codes == {} and len(learnt(users, [])) == 0
+
+
+def test_what_the_coding_never_met_reads_as_unknown() -> None:
+    ids = list("abcdef")
+    users = pl.DataFrame(
+        {"user_id": ids, "region": ["n", "s"] * 3, "age": [20.0, 30.0, float("nan"), 40.0, None, 50.0]}
+    )
+    coding = Coding.learn(users, ids, 1)
+    assert all(np.isfinite(cut) for cut in coding.edges["age"]) and len(coding.edges["age"]) > 2
+    assert coding.of(users, ids).codes["age"].tolist()[2::2] == [0, 0], "NaN is no age"
+    region, age = ["elsewhere", "", None, "N", "s", "<b>"], ["x", "31", "", "nan", None, "-5"]
+    later = pl.DataFrame({"user_id": ids, "region": region, "age": age})
+    found = coding.of(later, ids)
+    assert found.codes["region"].tolist() == [0, 0, 0, 0, 2, 0]
+    assert (found.codes["age"] > 0).tolist() == [False, True, False, False, False, True]
+    assert all(codes.max() < found.sizes[name] for name, codes in found.codes.items())
 
 
 def test_another_user_changes_no_code() -> None:

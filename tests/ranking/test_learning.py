@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import TypeAdapter
+from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from fusionrec.evaluation.probabilities import Judged, measure
@@ -94,7 +95,7 @@ def test_a_task_weighs_as_much_as_it_has_labels() -> None:
     assert isinstance(ranker, DeepRanker)
     part = _Rows(ranker, VALID.shown, Past(TRAIN.known().history, ranker.spec.last))
     with torch.no_grad():
-        said = {task: v.double().numpy() for task, v in ranker.net(ranker._inputs(*part.at(rows), None)).items()}
+        said = {task: v.double().numpy() for task, v in ranker.net(ranker._inputs(part.at(rows), None)).items()}
         whole = float(ranker._loss(part, rows, None))
     label = {task: part.labels[task][rows].astype(np.float64) for task in ranker.tasks}
     assert 0 < np.isfinite(label["rating"]).mean() < 0.2
@@ -160,3 +161,50 @@ def test_a_task_without_labels_is_left_out_and_one_outcome_alone_is_learnt() -> 
         assert ranker.tasks == ("click",)
         p = predicted(ranker, placed=False)
         assert (p > 0.9).mean() > 0.9 and (p <= 1).all()
+
+
+def rated_often(item: np.ndarray) -> np.ndarray:
+    return item % 3 == 0
+
+
+def test_what_an_item_was_rated_before_is_read_by_the_fusion_and_new_items_lack_it() -> None:
+    """Nothing but earlier ratings tells which items are clicked: ids are hidden and there is no content."""
+
+    def shown(world: World) -> Impressions:
+        good = rated_often(world.item)
+        click = (np.random.default_rng(5).random(len(good)) < np.where(good, 0.6, 0.1)).astype(np.float32)
+        rating = np.where(np.arange(len(good)) % 4 == 0, np.where(good, 5.0, 2.0), np.nan).astype(np.float32)
+        return Impressions(world.user, world.item, world.time, {}, {"click": click, "rating": rating})
+
+    section = {"kind": "deepfm", "ids": False, "past_rating": True, "tasks": ("click",), "training": DEEP}
+    ranker: Ranker = TypeAdapter(AnyRanker).validate_python(section).build()
+    known = Known(TRAIN.items.only(), TRAIN.known().users, TRAIN.known().history)
+    ranker.fit(shown(TRAIN), shown(VALID), known)
+    again: Ranker = TypeAdapter(AnyRanker).validate_python(section).build()
+    again.restore(ranker.arrays(), ranker.fit_ids)
+    again.attach(TRAIN.items.only())
+    request = Requests(np.arange(3), TRAIN.known().history.matrix()[:3])
+    items = np.tile(np.arange(ITEMS), (3, 1))
+    said = again.predict(request, items)["click"]
+    np.testing.assert_array_equal(said, ranker.predict(request, items)["click"])
+    old = np.isin(np.arange(ITEMS), TRAIN.item)
+    good = rated_often(np.arange(ITEMS))
+    assert abs(said[:, old & good].mean() - 0.6) < 0.1 and abs(said[:, old & ~good].mean() - 0.1) < 0.08
+    assert len(np.unique(said[0, ~old])) == 1, "nobody has rated the new ones"
+
+
+@pytest.mark.parametrize("kind", ["concat_dense", "logistic", "boosting"])
+def test_with_ids_hidden_nobody_is_told_apart_but_by_content(kind: str) -> None:
+    section: dict[str, object] = {"kind": kind, "ids": False, "tasks": ("click",)}
+    section |= {"training": DEEP} if kind == "concat_dense" else {}
+    ranker: Ranker = TypeAdapter(AnyRanker).validate_python(section).build()
+    known = Known(TRAIN.items.only(), TRAIN.known().users, TRAIN.known().history)
+    ranker.fit(TRAIN.shown, VALID.shown, known)
+    empty = sparse.csr_matrix((5, ITEMS), dtype=np.float32)
+    said = ranker.predict(Requests(np.arange(5), empty), np.tile(np.arange(ITEMS), (5, 1)))["click"]
+    assert np.ptp(said) < 1e-6
+
+
+def test_biases_are_ids_alone() -> None:
+    with pytest.raises(ValueError, match="ids"):
+        TypeAdapter(AnyRanker).validate_python({"kind": "biases", "ids": False})

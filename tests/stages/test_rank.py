@@ -30,6 +30,8 @@ def project(tmp_path_factory):
     section = {
         "ranker": {"kind": "dcn_v2", "training": {"epochs": 6, "batch": 128, "lr": 0.01}},
         "baselines": [{"kind": "logistic"}, {"kind": "biases", "tasks": ["rating"]}],
+        "without": ["content", "ids"],
+        "singles": True,
     }
     params = params.model_copy(update={"rank": config.Rank.model_validate(section)})
     train.run(params, paths)
@@ -44,12 +46,15 @@ def small_project(tmp_path):
 
 def test_every_ranker_that_can_learn_something_is_there_and_comes_back_as_it_was(project):
     params, paths, told = project
-    assert sorted(f.name for f in paths.rankers.iterdir()) == ["logistic", "ranker", "without-content"]
+    variants = ["only-image", "only-text", "without-content", "without-ids"]
+    assert sorted(f.name for f in paths.rankers.iterdir()) == ["logistic", *variants[:2], "ranker", *variants[2:]]
     assert told.counts["click labels"] == told.counts["train"] and "rating labels" not in told.counts
-    assert [row["tasks"] for row in told.table] == ["click"] * 3
+    assert [row["tasks"] for row in told.table] == ["click"] * 6
     assert told.table[0]["trust in retrieval's order"].endswith("%")
     items = embeddings.load(paths, tuple(params.modalities))
     assert load_ranker(paths.rankers / "without-content").modalities == ()
+    assert load_ranker(paths.rankers / "only-text").modalities == ("text",)
+    assert not load_ranker(paths.rankers / "without-ids").manifest["spec"]["ranker"]["ids"]
     one, again = (load_ranker(paths.rankers / "ranker") for _ in range(2))
     assert one.modalities == ("image", "text") and one.ranker.tasks == ("click",)
     data = split.load(paths, ("train", "valid"))
@@ -79,12 +84,15 @@ def test_the_evaluation_tells_how_good_they_are(project):
     evaluate.run(params, paths)
     found = json.loads((paths.evaluation / "ranking.json").read_text(encoding="utf-8"))
     rows = {row["ranker"]: row for row in found["rows"]}
-    assert list(rows) == ["ranker", "without-content", "logistic"] and {r["task"] for r in found["rows"]} == {"click"}
+    others = ["only-image", "only-text", "without-content", "without-ids", "logistic"]
+    assert list(rows) == ["ranker", *others] and {r["task"] for r in found["rows"]} == {"click"}
+    assert found["labels"]["only-image"] == "dcn_v2, image alone"
+    assert found["labels"]["without-ids"] == "dcn_v2 without ids"
     auc, low, high = rows["ranker"]["metrics"]["auc"]
     assert 0.5 < low < auc < high < 1, "the tastes are planted in the content"
     assert auc > rows["without-content"]["metrics"]["auc"][0]
     assert {(t["against"], t["metric"]) for t in found["tests"]} == {
-        (other, metric) for other in ("without-content", "logistic") for metric in ("gauc", "logloss")
+        (other, metric) for other in others for metric in ("gauc", "logloss")
     }
     shown = outcomes.read(paths, "test")
     assert rows["ranker"]["n"] == shown.height == sum(one["n"] for one in found["bins"]["click"])
@@ -107,7 +115,7 @@ def test_behind_retrieval_it_is_a_row_of_the_table_where_validation_trusts_it(pr
 
 def test_what_is_bundled_is_what_was_evaluated_to_the_last_step(small_project):
     params, paths = small_project
-    section = {"ranker": {"kind": "logistic"}, "bare": False, "reranker": {"kind": "mmr", "diversity": 0.6}}
+    section = {"ranker": {"kind": "logistic"}, "without": [], "reranker": {"kind": "mmr", "diversity": 0.6}}
     wanted = params.model_copy(update={"rank": config.Rank.model_validate(section)})
     train.run(wanted, paths)
     rank.run(wanted, paths)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import typer
 
-from fusionrec.cli import catalogue, models, pipeline, upkeep  # noqa: F401  (they register their commands)
+from fusionrec.cli import catalogue, models, pipeline, searching, upkeep  # noqa: F401  (they register their commands)
 from fusionrec.cli.root import app, project
 from fusionrec.errors import FusionrecError, UsageError
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,27 +46,57 @@ def plan() -> None:
 def repro(
     force: Annotated[bool, typer.Option("--force", help="run every stage, up to date or not")] = False,
     wait: Annotated[float | None, typer.Option(help="seconds to wait for another run")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a file name in recipes/ instead of params.yaml")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="another parameter, as key=value; may repeat")] = None,
 ) -> None:
-    """Bring everything up to date (dvc repro), then make sure the bundle is registered."""
-    from fusionrec.stages import reproduce
+    """Bring everything up to date (dvc repro), then make sure the bundle is registered.
+
+    With --recipe or --set the run is isolated: params.yaml and data/ stay as they are, the model is registered and the
+    table printed; `fusionrec adopt RUN` makes it the project's state.
+    """
+    from fusionrec.stages import adopt as adopting
+    from fusionrec.stages import isolated
     from fusionrec.stages.lock import default_wait, project_lock
 
     paths = project()
-    params = params_of(paths)  # a bad params.yaml ends here, before DVC or a shell sees it
-    _need_source(paths, params)
+    overrides = isolated.parse_overrides(set_ or [])
+    raw = None
+    if recipe or overrides:
+        raw = adopting.changed_params(paths, adopting.base_params(paths, recipe), overrides)
+    if raw is None:
+        _need_source(paths, params_of(paths))  # a bad params.yaml ends here, before DVC or a shell sees it
     with project_lock(paths.home, "fusionrec repro", default_wait() if wait is None else wait) as token:
-        child = reproduce.start(paths.project, paths.home, reproduce.command(force=force), token, capture=False)
-        try:
-            code = child.wait()
-        finally:
-            reproduce.stop(child)
-        if code == 0:
-            os.environ.update(token)
-            from fusionrec.stages.runner import run_stage, show
-
-            show(run_stage("register", paths))
+        if raw is None:
+            code = _reproduced(paths, token, force)
+        else:
+            run_id = str(uuid.uuid4())
+            say(f"changed parameters: this run is isolated, {run_id}")
+            with isolated.workspace(paths, raw, run_id) as place:
+                _need_source(place, params_of(place))
+                code = _reproduced(place, {**token, isolated.RUN: run_id}, force)
+                if code == 0:
+                    _show_table(place)
+                    say(f"fusionrec adopt {run_id[:8]}  makes it the project's state")
     if code:
         raise SystemExit(code)
+
+
+def _reproduced(paths: Paths, environment: Mapping[str, str], force: bool) -> int:
+    """The exit code of ``dvc repro`` in ``paths``; after 0 the bundle is registered."""
+    from fusionrec.stages import reproduce
+
+    command = reproduce.command(force=force)
+    child = reproduce.start(paths.project, paths.home, command, dict(environment), capture=False)
+    try:
+        code: int = child.wait()
+    finally:
+        reproduce.stop(child)
+    if code == 0:
+        os.environ.update(environment)
+        from fusionrec.stages.runner import run_stage, show
+
+        show(run_stage("register", paths))
+    return code
 
 
 @app.command(rich_help_panel=PANEL)
@@ -88,12 +120,16 @@ def table(
     markdown: Annotated[bool, typer.Option("--markdown", help="as a Markdown table, for documents")] = False,
 ) -> None:
     """Print the results of the last evaluation."""
+    _show_table(project(), markdown)
+
+
+def _show_table(paths: Paths, markdown: bool = False) -> None:
     import json
 
     from fusionrec.errors import ConfigError
     from fusionrec.evaluation import table as results
 
-    path = project().evaluation / "table.json"
+    path = paths.evaluation / "table.json"
     if not path.is_file():
         raise ConfigError(f"{path} is missing: run `fusionrec repro` first")
     tests = path.with_name("tests.json")
@@ -103,15 +139,14 @@ def table(
         say(results.markdown(rows).rstrip())
     else:
         print_table([dict(row) for row in rows])
-        say(_gate())
+        say(_gate(paths))
 
 
-def _gate() -> str:
+def _gate(paths: Paths) -> str:
     """What the gate said about the present bundle, from the verdicts kept in the project."""
     from fusionrec.registry import verdict
     from fusionrec.registry.bundle import read_bundle_json
 
-    paths = project()
     name = params_of(paths).registry.name
     if not (paths.bundle / "bundle.json").is_file():
         return "gate: no bundle yet"

@@ -100,9 +100,9 @@ def _encode(
         blocks.clear()
 
     progress(0, len(missing))
-    with closing(_loaded(modality, missing)) as stream:
+    with closing(loaded(modality, missing)) as stream:
         # One input first: nothing is loaded where no input can be decoded.
-        while part := _part(stream, encoder.chunk if encoder else 1):
+        while part := next_part(stream, encoder.chunk if encoder else 1):
             good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
             reasons |= {key: (value.code, str(value)) for key, value in part if isinstance(value, MediaError)}
             if good:
@@ -122,7 +122,7 @@ def _encode(
     return reasons
 
 
-def _part(stream: Iterator[tuple[str, Any]], most: int) -> list[tuple[str, Any]]:
+def next_part(stream: Iterator[tuple[str, Any]], most: int) -> list[tuple[str, Any]]:
     """The next inputs, at most ``most`` and about :data:`AHEAD_BYTES`; empty at the end."""
     part: list[tuple[str, Any]] = []
     size = 0
@@ -145,7 +145,7 @@ def _bytes(value: Any) -> int:
     return sum(_bytes(getattr(value, f.name)) for f in fields(value)) if is_dataclass(value) else 64
 
 
-def _loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[tuple[str, Any], None, None]:
+def loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[tuple[str, Any], None, None]:
     """(content, encoder input or MediaError) in the order given; threads run a bounded number of inputs ahead."""
 
     def load(row: int) -> Any:

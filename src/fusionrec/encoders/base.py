@@ -6,13 +6,30 @@ precision. The store's key is this fingerprint joined with the content hash.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
 
 from fusionrec.types import Float32, Spec
 
-Accepts = Literal["text", "image", "audio", "video", "vector"]
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Accepts = Literal["text", "image", "audio", "video", "vector", "attributes"]
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What an encoder that reads ``attributes`` gets. ``categories``: for each field its values, different, ascending,
+    none where it is unknown; ``numbers``: for each field a finite float, or None where it is unknown."""
+
+    categories: tuple[tuple[str, ...], ...]
+    numbers: tuple[float | None, ...]
 
 
 class Encoder(ABC):
@@ -27,13 +44,41 @@ class Encoder(ABC):
         """n inputs -> (n, dim) float32, finite. Row i depends on input i alone, up to rounding."""
 
 
+class Trainee(ABC):
+    """An encoder while it learns: a front that stays as it is, and behind it a module whose parameters are trained.
+
+    ``dim``: the width D of its vectors. The front runs once for each input, so whatever does not learn belongs there.
+    """
+
+    dim: int
+    module: nn.Module
+    work: float = math.inf
+    """Multiplications of the pieces that have to wait for each other: small ones run on one thread."""
+
+    @abstractmethod
+    def prepare(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """The front: one array an input, a function of that input alone. All of them are kept in memory while the
+        module learns."""
+
+    def meet(self, prepared: Sequence[np.ndarray]) -> None:  # noqa: B027  (most need no statistics)
+        """Called once before the first step, with what the items of the training split were prepared to."""
+
+    @abstractmethod
+    def forward(self, prepared: Sequence[np.ndarray]) -> Tensor:
+        """n prepared inputs -> (n, D), on the module's device. Row i depends on input i alone, up to rounding."""
+
+
 class EncoderSpec(Spec):
     """Base of the encoder sections of params.yaml. ``accepts`` says which inputs it reads.
 
+    ``learnt``: the stage ``learn`` makes its weights, and only :meth:`bound` to them can it be used. ``openable``: how
+    many of its last layers can be trained further (:meth:`opened`); 0: only a head on its vectors can.
     Importing an encoder file must not import torch; ``build`` does.
     """
 
     accepts: ClassVar[Accepts]
+    learnt: ClassVar[bool] = False
+    openable: ClassVar[int] = 0
     kind: Any
 
     def fingerprint(self) -> str:
@@ -45,4 +90,19 @@ class EncoderSpec(Spec):
 
     def build(self) -> Encoder:
         """Load the weights (verified against their pinned sha256) and return the encoder."""
+        raise NotImplementedError
+
+    def for_queries(self) -> EncoderSpec:
+        """What encodes a search query that is compared with this encoder's vectors: itself, unless the model was
+        trained to tell questions from passages. The vectors have the same width and may be compared."""
+        return self
+
+    def bound(self, folder: Path) -> Self:
+        """This encoder with the weights that the stage ``learn`` wrote to ``folder``; a frozen one is itself, and reads
+        nothing. Raises IntegrityError where the weights are missing, damaged, or those of other settings."""
+        return self
+
+    def opened(self, layers: int) -> Trainee:
+        """A copy of the encoder whose last ``layers`` layers learn. Raises NotImplementedError where ``openable``
+        is 0."""
         raise NotImplementedError

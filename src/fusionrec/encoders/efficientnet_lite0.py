@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec, Trainee
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.media.image import RECIPE, square
 from fusionrec.types import Float32
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
 FILE = "models/efficientnet-lite0-57934424.pth"
 WEIGHTS = PackagedWeights(
@@ -48,6 +48,7 @@ class EfficientNetLite0(EncoderSpec):
     stages 1, 2 and 4 (352-d more) from the same pass; each block is divided by the square root of its width."""
 
     accepts: ClassVar[Accepts] = "image"
+    openable: ClassVar[int] = 8  # the stem and seven stages; the last convolution learns with any of them
     kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     features: Literal["final", "final+mid"] = "final+mid"
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -66,6 +67,9 @@ class EfficientNetLite0(EncoderSpec):
 
     def build(self) -> Encoder:
         return EfficientNetLite0Encoder(self)
+
+    def opened(self, layers: int) -> Trainee:
+        return EfficientNetLite0Trainee(self, layers)
 
 
 def rename(state: Mapping[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
@@ -141,3 +145,103 @@ class EfficientNetLite0Encoder(Encoder):
             mid = torch.cat(blocks, 1)
             parts.append(mid / mid.shape[1] ** 0.5)
         return torch.cat(parts, 1)[: len(pixels)].numpy()
+
+
+class EfficientNetLite0Trainee(Trainee):
+    """The last parts learn: of the stem and the seven stages as many as ``layers`` says, and the last convolution.
+    Batch normalisation keeps the statistics of ImageNet: a step sees too few pictures to replace them.
+
+    Prepared: of each picture of an item the maps below, flat, behind the means and spreads that were taken there
+    (P, n) float16; where everything learns the pixels (P, 3 * 224 * 224) uint8.
+    """
+
+    def __init__(self, spec: EfficientNetLite0, layers: int) -> None:
+        encoder = EfficientNetLite0Encoder(spec)
+        self.dim = encoder.dim
+        self.taken = STAGES if spec.features == "final+mid" else ()
+        self.parts = _parts(encoder.model)
+        self.cut = len(self.parts) - 1 - layers
+        self.module = _still(self.parts[self.cut :])
+        self.front = self.parts[: self.cut].eval()
+        self.shape: tuple[int, ...] = (3, SIDE, SIDE)
+        self.before = 0  # numbers taken below the cut
+        if self.cut:
+            maps, taken = self._run(np.zeros((1, 3 * SIDE * SIDE), np.uint8))
+            self.shape, self.before = maps.shape[1:], sum(t.shape[1] for t in taken)
+
+    def prepare(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        import torch
+
+        groups = [list(x) if isinstance(x, (list, tuple)) else [x] for x in inputs]
+        out = []
+        with torch.inference_mode():
+            for group in groups:
+                pixels = np.stack([square(picture, SIDE).transpose(2, 0, 1).ravel() for picture in group])
+                if self.cut:
+                    maps, taken = self._run(pixels)
+                    pixels = torch.cat([*taken, maps.flatten(1)], 1).to(torch.float16).numpy()
+                out.append(pixels)
+        return out
+
+    def _run(self, pixels: np.ndarray) -> tuple[Tensor, list[Tensor]]:
+        """(P, 3 * 224 * 224) uint8 through the front: the maps and what was taken on the way."""
+        import torch
+
+        with torch.inference_mode():
+            x = torch.from_numpy(pixels).reshape(-1, 3, SIDE, SIDE).float().div(127.5).sub(1.0)
+            return _through(self.front, x, 0, self.taken)
+
+    def forward(self, prepared: Sequence[np.ndarray]) -> Tensor:
+        """The mean over an item's pictures."""
+        import torch
+
+        device = next(self.module.parameters()).device
+        x = torch.from_numpy(np.concatenate(prepared)).to(device).float()
+        before, maps = x[:, : self.before], x[:, self.before :].reshape(-1, *self.shape)
+        if not self.cut:
+            maps = maps.div(127.5).sub(1.0)
+        final, taken = _through(self.module, maps, self.cut, self.taken)
+        final = final.mean((2, 3))
+        parts = [final / final.shape[1] ** 0.5]
+        if self.taken:
+            mid = torch.cat([before, *taken], 1)
+            parts.append(mid / mid.shape[1] ** 0.5)
+        rows = torch.cat(parts, 1)
+        count = torch.tensor([len(p) for p in prepared], device=device)
+        owner = torch.repeat_interleave(torch.arange(len(prepared), device=device), count)
+        return rows.new_zeros(len(prepared), self.dim).index_add(0, owner, rows) / count[:, None]
+
+
+def _parts(model: Any) -> nn.Sequential:
+    """Stem, seven stages, last convolution."""
+    from torch import nn
+
+    stem, last = nn.Sequential(model.conv_stem, model.bn1), nn.Sequential(model.conv_head, model.bn2)
+    return nn.Sequential(stem, *model.blocks, last)
+
+
+def _through(parts: nn.Sequential, x: Tensor, first: int, taken: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """The maps after ``parts``, of which the first is number ``first``, and mean and spread of those in ``taken``
+    (stage s is part s + 1)."""
+    out: list[Tensor] = []
+    for number, part in enumerate(parts, first):
+        x = part(x)
+        if number - 1 in taken:
+            spread = (x.var((2, 3), correction=0) + 1e-12).sqrt()  # a flat map has a gradient too
+            out += [x.mean((2, 3)), spread]
+    return x, out
+
+
+def _still(parts: nn.Sequential) -> nn.Sequential:
+    """The parts as a module whose batch normalisation never leaves evaluation mode."""
+    from torch import nn
+
+    class Still(nn.Sequential):
+        def train(self, mode: bool = True) -> Still:
+            super().train(mode)
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+            return self
+
+    return Still(*parts).eval()

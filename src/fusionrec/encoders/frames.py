@@ -40,6 +40,8 @@ class Frames(EncoderSpec):
     def _reads_pictures(cls, image: EncoderSpec) -> EncoderSpec:
         if image.accepts != "image":
             raise ValueError(f"the encoder {image.kind!r} reads {image.accepts}, expected one that reads image")
+        if image.learnt:
+            raise ValueError(f"the encoder {image.kind!r} is learnt on whole items; take a frozen one for frames")
         return image
 
     def fingerprint(self) -> str:

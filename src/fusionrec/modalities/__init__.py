@@ -12,6 +12,7 @@ else:
         __name__,
         ModalitySpec,
         [
+            "attributes",
             "audio",
             "image",
             "precomputed",

@@ -24,6 +24,7 @@ LOOKS = {
     "image": "pictures show other things",
     "audio": "sounds are of another kind",
     "video": "clips are of another kind",
+    "attributes": "items have other attributes",
 }
 
 

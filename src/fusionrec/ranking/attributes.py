@@ -46,6 +46,7 @@ class Coding:
             column = known[name].drop_nulls()
             if column.dtype.is_numeric():
                 there = column.cast(pl.Float64).to_numpy()
+                there = there[np.isfinite(there)]
                 cuts = np.unique(np.quantile(there, np.linspace(0, 1, STEPS + 1)[1:-1])) if len(there) else there
                 edges[name] = tuple(cuts.tolist())
             elif column.dtype in (pl.String, pl.Boolean):
@@ -60,7 +61,8 @@ class Coding:
         codes: dict[str, Int32] = {}
         sizes: dict[str, int] = {}
         for name, cuts in self.edges.items():
-            column = (known[name] if name in known.columns else pl.Series([None] * len(ids))).cast(pl.Float64)
+            column = known[name] if name in known.columns else pl.Series([None] * len(ids))
+            column = column.cast(pl.Float64, strict=False).fill_nan(None)  # a text that is no number is unknown
             step = np.searchsorted(np.array(cuts), column.fill_null(0).to_numpy(), side="right") + 1
             codes[name] = np.where(column.is_null().to_numpy(), 0, step).astype(np.int32)
             sizes[name] = len(cuts) + 2

@@ -142,8 +142,11 @@ class Ranker(ABC):
 class RankerSpec(Spec):
     """Base of the ranker sections of params.yaml."""
 
+    reads_content: ClassVar[bool] = True
+    """Whether there is anything that it reads besides who and which."""
     kind: Any
     tasks: tuple[str, ...] = Field(TASKS, min_length=1, description="those without a label are left out")
+    ids: bool = Field(True, description="false: who and which stay hidden, content and attributes decide alone")
 
     def build(self, fusion: FusionSpec | None = None) -> Ranker:
         """An unfitted model. ``fusion`` is injected into the models that read content through one."""

@@ -8,7 +8,7 @@ item get a yes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -24,7 +24,9 @@ Solution: TypeAlias = tuple[Float64, Float64, Float64]
 class Biases(RankerSpec):
     """``kind: biases``."""
 
+    reads_content: ClassVar[bool] = False
     kind: Literal["biases"] = "biases"
+    ids: Literal[True] = Field(True, description="it reads nothing else")
     damping: NonNegativeFloat = Field(10.0, description="the weight of the squared biases")
     sweeps: PositiveInt = Field(20, description="alternating exact steps")
 

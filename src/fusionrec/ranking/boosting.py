@@ -39,7 +39,7 @@ class BoostingRanker(Tabular):
     """One ensemble a task."""
 
     def __init__(self, spec: Boosting) -> None:
-        super().__init__(spec.tasks, spec.components)
+        super().__init__(spec.tasks, spec.components, spec.ids)
         self.spec = spec
         self.forests: dict[str, dict[str, np.ndarray]] = {}
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +41,7 @@ from fusionrec.ranking.fields import Fields
 from fusionrec.ranking.heads import AnyHead
 from fusionrec.ranking.heads.shared_bottom import SharedBottom
 from fusionrec.ranking.past import Bags, Past, candidate_blocks
+from fusionrec.ranking.rated import PastRatings
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.types import Bool, Float32, Int64, ItemSet, Requests
 
@@ -62,6 +64,9 @@ class DeepSpec(RankerSpec):
     width: PositiveInt = Field(32, description="directions of taste kept of each modality, at most")
     last: PositiveInt = Field(50, description="choices before the impression that count, at most")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="chance that an id is hidden in a step")
+    past_rating: bool = Field(
+        False, description="the item's mean rating so far joins the fusion, as the modality rating"
+    )
     head: AnyHead = SharedBottom()
     training: RankTraining = RankTraining(epochs=30, batch=2048, lr=2e-3, weight_decay=1e-5, patience=3)
 
@@ -88,7 +93,8 @@ class DeepRanker(Calibrated, Ranker):
         torch.manual_seed(seed)
         self.tasks = tuple(labelled(train, self.spec.tasks))
         self.fit_ids = known.items.ids
-        self.fields = Fields.learn(train, known, self.spec.width, seed)
+        self.fields = Fields.learn(train, known, self.spec.width, seed, self.spec.ids)
+        self.rated = PastRatings.learn(train, len(known.items)) if self.spec.past_rating else None
         self.scale = {task: _scale(train.labels[task]) for task in self.tasks if task in self.values}
         self.net = self._network()
         self.attach(known.items)
@@ -131,7 +137,7 @@ class DeepRanker(Calibrated, Ranker):
         seen = {task: [empty] for task in wanted}
         for start in range(0, len(part.rows), PAIRS):
             rows = np.arange(start, min(start + PAIRS, len(part.rows)))
-            for task, (value, place) in self._answers(self._inputs(*part.at(rows), None)).items():
+            for task, (value, place) in self._answers(self._inputs(part.at(rows), None)).items():
                 if task in wanted:
                     wanted[task].append(value)
                     seen[task].append(place)
@@ -165,19 +171,20 @@ class DeepRanker(Calibrated, Ranker):
 
         from fusionrec.ranking.layers import task_losses
 
-        out = self.net(self._inputs(*part.at(rows), hidden))
+        out = self.net(self._inputs(part.at(rows), hidden))
         labels = {task: tensor(part.labels[task][rows], self.net.anchor.device) for task in self.tasks}
         return torch.stack(list(task_losses(out, labels, self.values).values())).sum()
 
-    def _inputs(self, ids: Int64, item: Int64, bags: Bags, position: Int64, hidden: Bool | None) -> dict[str, Any]:
+    def _inputs(self, batch: _Batch, hidden: Bool | None) -> dict[str, Any]:
         """Tensors of B rows: ``ids`` (B, F) codes; the R different items with their content; where the rows' items
-        and pasts lie among them."""
+        and pasts lie among them; where ratings are read ``rating`` (B, 1) and ``rated`` (B,)."""
         device = self.net.anchor.device
+        ids, item, bags = batch.ids, batch.item, batch.bags
         if hidden is not None:
             ids = ids.copy()
             ids[:, :2][hidden.T] = 0
         different, place = np.unique(np.concatenate([item, bags.items]), return_inverse=True)
-        return {
+        given = {
             "ids": tensor(ids, device),
             "x": {name: tensor(vectors[different], device) for name, vectors in self.vectors.items()},
             "mask": tensor(self.mask[different], device),
@@ -185,8 +192,12 @@ class DeepRanker(Calibrated, Ranker):
             "past": tensor(place[len(item) :], device),
             "offsets": tensor(bags.offsets, device),
             "count": tensor(bags.counts.astype(np.float32), device),
-            "position": tensor(position, device),
+            "position": tensor(batch.position, device),
         }
+        if self.rated is not None:
+            rating, rated = self.rated.before(self.fit_row[item], batch.time)
+            given |= {"rating": tensor(rating, device), "rated": tensor(rated, device)}
+        return given
 
     def meet(self, users: UserSet) -> None:
         self.fields.meet(users)
@@ -194,6 +205,7 @@ class DeepRanker(Calibrated, Ranker):
     def attach(self, items: ItemSet) -> None:
         self.fields.attach(items)
         self.vectors, self.mask = self.fields.space.apply(items)
+        self.fit_row = self.fields.rows(items)
 
     def predict(
         self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
@@ -205,7 +217,7 @@ class DeepRanker(Calibrated, Ranker):
             given = {name: codes[r, c] for name, codes in (context or {}).items()}
             position = given.get(POSITION, np.ones(len(r), np.int64)).astype(np.int64)
             ids = self.fields.codes(requests.user[r], item, given)
-            answers = self._answers(self._inputs(ids, item, past, position, None))
+            answers = self._answers(self._inputs(_Batch(ids, item, past, position, None), None))
             for task, (value, place) in answers.items():
                 out[task][r, c] = (
                     _unscaled(value, self.scale[task])
@@ -219,12 +231,14 @@ class DeepRanker(Calibrated, Ranker):
             **state_arrays(self.net, "net"),
             **self.fields.arrays(),
             **self.calibration_arrays(),
+            **({} if self.rated is None else self.rated.arrays()),
             **{f"task/{n}/{task}": np.array(self.scale.get(task, ())) for n, task in enumerate(self.tasks)},
         }
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
         self.fields = Fields.restore(arrays, fit_ids)
+        self.rated = PastRatings.restore(arrays) if self.spec.past_rating else None
         self.restore_calibration(arrays)
         named = sorted((name.split("/") for name in arrays if name.startswith("task/")), key=lambda n: int(n[1]))
         self.tasks = tuple(name[2] for name in named)
@@ -233,6 +247,18 @@ class DeepRanker(Calibrated, Ranker):
         self.net = self._network()
         load_state(self.net, dict(arrays), "net")
         self.net.eval()
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """B rows: their codes ``ids`` (B, F), ``item`` (B,) rows of the catalogue, pasts, places (B,) and times (B,); where
+    there are none they are asked about after all of training."""
+
+    ids: Int64
+    item: Int64
+    bags: Bags
+    position: Int64
+    time: Int64 | None
 
 
 class _Rows:
@@ -246,14 +272,14 @@ class _Rows:
         for task, (mean, spread, *_) in ranker.scale.items():
             self.labels[task] = ((self.labels[task] - mean) / spread).astype(np.float32)
 
-    def at(self, rows: Int64) -> tuple[Int64, Int64, Bags, Int64]:
-        """The ids, items, pasts and positions of these rows, as :meth:`DeepRanker._inputs` takes them."""
+    def at(self, rows: Int64) -> _Batch:
         part = self.rows
         item = part.item[rows].astype(np.int64)
         context = {name: codes[rows] for name, codes in part.context.items()}
         ids = self.ranker.fields.codes(part.user[rows].astype(np.int64), item, context)
         position = context.get(POSITION, np.ones(len(rows), np.int64)).astype(np.int64)
-        return ids, item, self.past.bags(self.spans.at(rows), item), position
+        time = None if part.time is None else part.time[rows]
+        return _Batch(ids, item, self.past.bags(self.spans.at(rows), item), position, time)
 
 
 def _scale(values: Float32) -> tuple[float, ...]:

@@ -20,7 +20,8 @@ from fusionrec.types import Bool, Int32, Int64, ItemSet
 @dataclass
 class Fields:
     """Learnt: ``fit_ids``, ``touched`` (I,) the items that training showed, ``space`` of the content, ``users`` U, the
-    number of codes of each of ``attributes`` and ``context`` (without the place), ``places`` the last one of a list.
+    number of codes of each of ``attributes`` and ``context`` (without the place), ``places`` the last one of a list;
+    without ``ids`` every user and every item reads as unknown.
 
     Told by :meth:`attach`: ``code`` of each item of the catalogue. Told by :meth:`meet`: ``attribute`` (U, A) codes.
     """
@@ -32,13 +33,14 @@ class Fields:
     attributes: Mapping[str, int]
     context: Mapping[str, int]
     places: int
+    ids: bool = True
 
     def __post_init__(self) -> None:
         self.attribute: Int32 = np.zeros((self.users, len(self.attributes)), np.int32)
         self.code: Int64 = np.zeros(0, np.int64)
 
     @classmethod
-    def learn(cls, train: Impressions, known: Known, width: int, seed: int) -> Fields:
+    def learn(cls, train: Impressions, known: Known, width: int, seed: int, ids: bool = True) -> Fields:
         """From the impressions of training, met and attached to what is ``known``."""
         touched = np.zeros(len(known.items), bool)
         touched[train.item] = True
@@ -52,6 +54,7 @@ class Fields:
             dict(known.users.sizes),
             {name: code + 1 for name, code in highest.items()},
             places,
+            ids,
         )
         fields.meet(known.users)
         fields.attach(known.items)
@@ -60,7 +63,8 @@ class Fields:
     @property
     def sizes(self) -> tuple[int, ...]:
         """The number of codes of each column of :meth:`codes`."""
-        return (self.users + 1, len(self.touched) + 1, *self.attributes.values(), *self.context.values())
+        ids = (self.users + 1, len(self.touched) + 1) if self.ids else (1, 1)
+        return (*ids, *self.attributes.values(), *self.context.values())
 
     def attach(self, items: ItemSet) -> None:
         """Bind the catalogue whose rows :meth:`codes` is given."""
@@ -81,7 +85,7 @@ class Fields:
     def codes(self, user: Int64, item: Int64, context: Mapping[str, np.ndarray]) -> Int64:
         """(B, F) of users (-1: unknown) and items of the attached catalogue; the place is no field."""
         who = np.where((user >= 0) & (user < self.users), user, -1)
-        columns = [who + 1, self.code[item]]
+        columns = [who + 1, self.code[item]] if self.ids else [np.zeros_like(who)] * 2
         columns += [np.where(who >= 0, column[who], 0) for column in self.attribute.T]
         for name, size in self.context.items():
             given = context.get(name, np.zeros(len(user), np.int16))
@@ -95,6 +99,7 @@ class Fields:
             "touched": self.touched,
             "users": np.array([self.users], np.int64),
             "places": np.array([self.places], np.int64),
+            "ids": np.array([self.ids]),
             **_counts("attribute", self.attributes),
             **_counts("context", self.context),
         }
@@ -110,6 +115,7 @@ class Fields:
             _counted("attribute", arrays),
             _counted("context", arrays),
             int(arrays["places"][0]),
+            bool(arrays["ids"][0]),
         )
 
 

@@ -37,7 +37,7 @@ class LogisticRanker(Tabular):
     """One linear model a task."""
 
     def __init__(self, spec: Logistic) -> None:
-        super().__init__(spec.tasks, spec.components)
+        super().__init__(spec.tasks, spec.components, spec.ids)
         self.spec = spec
         self.weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 

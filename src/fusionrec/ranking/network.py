@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionrec.ranking.layers import Examination
+from fusionrec.ranking.rated import NAME
 
 if TYPE_CHECKING:
     from fusionrec.fusion.base import FusionSpec
@@ -29,10 +30,15 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         rows, dims = read.sizes, read.space.dims
+        if spec.past_rating and NAME in dims:
+            raise ValueError(f"past_rating: the catalogue has a modality {NAME!r} of its own; give it another name")
+        self.past_rating = spec.past_rating
+        joined = {**dims, NAME: 1} if spec.past_rating else dims
+        self.rating_at = sorted(joined).index(NAME) if spec.past_rating else -1
         self.tables = nn.ModuleList(nn.Embedding(n, spec.dim) for n in rows)
         for table in self.tables:
             nn.init.normal_(table.weight, std=0.05)
-        self.fuse: Any = fusion.build(dims, spec.dim) if dims else None
+        self.fuse: Any = fusion.build(joined, spec.dim) if joined else None
         self.nothing = nn.Parameter(torch.zeros(spec.dim))  # the past of a user without one
         fields = len(rows) + (2 if self.fuse else 0)
         numbers = 1 + (len(dims) + 1 if self.fuse else 0)
@@ -46,7 +52,7 @@ class Network(nn.Module):
         """Fields: the item's fused vector and that of the past; numbers: how much they resemble each other."""
         item, past, offsets = given["item"], given["past"], given["offsets"]
         some = (given["count"] > 0).to(self.nothing.dtype)
-        fused = self.fuse(given["x"], given["mask"])
+        fused, mine = self.fused(given)
 
         def mean(x: Tensor) -> Tensor:
             return (
@@ -55,11 +61,31 @@ class Network(nn.Module):
                 else x.new_zeros((len(item), x.shape[1]))
             )
 
-        def alike(x: Tensor) -> Tensor:
-            return nn.functional.cosine_similarity(x[item], mean(x), dim=1) * some
+        def alike(x: Tensor, own: Tensor) -> Tensor:
+            return nn.functional.cosine_similarity(own, mean(x), dim=1) * some
 
         profile = torch.where(some[:, None] > 0, mean(fused), self.nothing)
-        return [fused[item], profile], [alike(given["x"][name]) for name in sorted(given["x"])] + [alike(fused)]
+        each = [alike(x, x[item]) for _, x in sorted(given["x"].items())]
+        return [mine, profile], [*each, alike(fused, mine)]
+
+    def fused(self, given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """(R, D) of the different items, and (B, D) of the rows' own: a rating belongs to a row, it changes in time."""
+        x, mask, item = given["x"], given["mask"], given["item"]
+        if not self.past_rating:
+            fused: Tensor = self.fuse(x, mask)
+            return fused, fused[item]
+
+        def joined(x: dict[str, Tensor], mask: Tensor, rating: Tensor, rated: Tensor) -> Tensor:
+            left, right = mask[:, : self.rating_at], mask[:, self.rating_at :]
+            out: Tensor = self.fuse({**x, NAME: rating}, torch.cat([left, rated[:, None], right], dim=1))
+            return out
+
+        nobody = mask.new_zeros(len(mask))
+        own = {name: vectors[item] for name, vectors in x.items()}
+        return (
+            joined(x, mask, mask.new_zeros((len(mask), 1), dtype=torch.float32), nobody),
+            joined(own, mask[item], given["rating"], given["rated"]),
+        )
 
     def forward(self, given: dict[str, Any]) -> dict[str, Tensor]:
         """What ``DeepRanker._inputs`` gave, B rows -> task -> (B,) as heads give it, the place taken into account."""

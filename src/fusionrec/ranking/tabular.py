@@ -39,9 +39,9 @@ WIDTH = 32
 class Tabular(Calibrated, Ranker):
     """Base of both: builds the table, and fits and asks one model a task."""
 
-    def __init__(self, tasks: tuple[str, ...], components: int) -> None:
+    def __init__(self, tasks: tuple[str, ...], components: int, ids: bool = True) -> None:
         self.asked = self.tasks = tasks
-        self.components = components
+        self.components, self.ids = components, ids
 
     def _fit_task(self, task: str, rows: Table, y: Float32, valid: Table, y_valid: Float32, seed: int) -> None:
         """Learn one task; ``y`` (N,) without NaN."""
@@ -56,7 +56,7 @@ class Tabular(Calibrated, Ranker):
         here = labelled(train, self.asked)
         self.tasks = tuple(here)
         self.fit_ids = known.items.ids
-        self.fields = Fields.learn(train, known, WIDTH, seed)
+        self.fields = Fields.learn(train, known, WIDTH, seed, self.ids)
         # Of choices a row's own would have to be left out, and that it was would give the answer away.
         self.shown = np.bincount(train.item, minlength=len(known.items)).astype(np.float32)
         self.attach(known.items)
@@ -93,7 +93,8 @@ class Tabular(Calibrated, Ranker):
         row = self.fields.rows(items)
         # Of an item that training never showed it is not known how often it would be: that is not "never".
         shown = np.where(row >= 0, self.shown[np.maximum(row, 0)], 0)
-        self.popular = np.where(shown > 0, np.log1p(shown), np.nan).astype(np.float32)
+        popular = np.where(shown > 0, np.log1p(shown), np.nan).astype(np.float32)
+        self.popular = popular if self.fields.ids else np.zeros_like(popular)
         vectors, mask = self.fields.space.apply(items)
         names = enumerate(self.fields.space.modalities)
         self.vectors = {name: np.where(mask[:, [n]], vectors[name], 0) for n, name in names}

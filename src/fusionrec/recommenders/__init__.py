@@ -19,6 +19,7 @@ else:
             "ease",
             "feature_ease",
             "freedom",
+            "generated",
             "graph_filter",
             "ials",
             "item_knn",

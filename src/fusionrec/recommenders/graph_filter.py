@@ -1,11 +1,12 @@
 """Blurring and sharpening on the item graph, in closed form (D1): a linear filter with a low-pass part.
 
-With X the (U, I) matrix, n its row sums and p its column sums, N = diag(n)^-a X diag(p)^-b and P = N'N, the graph of
-items that users have in common. V (I, R): the leading right singular vectors of N. A history x is blurred over the
-neighbours and over the whole graph, y = x P + l (x diag(p)^-b V) (diag(p)^b V)', and then sharpened, which takes away
-what the neighbours of an item explain: score = y - s y P. So all is one item-item matrix, the sum of P - s P^2 and of a
-matrix of rank R; of the first the ``neighbours`` entries of each row with the largest magnitude are kept. l and s are
-chosen by validation, with the operators themselves, before anything is cut off.
+With X the (U, I) matrix, n its row sums and p its column sums, N = diag(n)^-a X diag(p)^-b, scaled to norm 1, and P =
+N'N, the graph of items that users have in common. V (I, R): the leading right singular vectors of N. A history x is
+blurred over the neighbours and over the whole graph, y = x P + l (x diag(p)^-b V) (diag(p)^b V)', and then sharpened
+for a time s, which takes away what the neighbours of an item explain: dy/dt = -y P, of which one Runge-Kutta step of
+order 4 is taken, score = y S with S = sum of (-s P)^i / i!, i = 0..4. So all is one item-item matrix, the sum of P S
+and of a matrix of rank R; of the first the ``neighbours`` entries of each row with the largest magnitude are kept. l
+and s are chosen by validation, with the operators themselves, before anything is cut off.
 
 Shen et al., "How powerful is graph convolution for recommendation?", CIKM 2021, arXiv:2108.07567 (the blurring); Choi
 et al., "Blurring-sharpening process models for collaborative filtering", SIGIR 2023, arXiv:2211.09324. What they keep
@@ -29,6 +30,7 @@ from fusionrec.recommenders.graph import BLOCK_CELLS
 from fusionrec.recommenders.validation import validation_requests
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
+ORDER = 4
 ROUNDS = 6  # power iterations of the randomised decomposition; more do not change a ranking
 
 
@@ -38,8 +40,10 @@ class GraphFilter(RetrieverSpec):
     kind: Literal["graph_filter"] = "graph_filter"
     neighbours: PositiveInt = Field(500, description="entries kept of each item's row")
     rank: NonNegativeInt = Field(256, description="R, directions of the low-pass part; 0: none")
-    low: tuple[NonNegativeFloat, ...] = Field((0.0, 0.3, 1.0), min_length=1, description="l, weight of the low-pass")
-    sharpen: tuple[NonNegativeFloat, ...] = Field((0.0, 0.5, 1.0, 1.25), min_length=1, description="s")
+    low: tuple[NonNegativeFloat, ...] = Field(
+        (0.0, 0.1, 0.2, 0.4), min_length=1, description="l, weight of the low-pass"
+    )
+    sharpen: tuple[NonNegativeFloat, ...] = Field((0.0, 1.0, 1.75, 2.5), min_length=1, description="s, the time")
     user_power: float = Field(0.5, ge=0, le=1, description="a: how much less a choice of a busy user says")
     item_power: float = Field(0.5, ge=0, le=1, description="b: the same of a busy item")
     metric: Literal["ndcg@20", "recall@20"] = Field("ndcg@20", description="what the grids are judged by")
@@ -67,7 +71,7 @@ class GraphFilterRetriever(Retriever):
         graph = _Graph(x, self.spec, seed)
         self.seen = graph.count > 0
         low, sharpen = self._chosen(graph, train, valid, watch)
-        back = graph.far_item - sharpen * graph.step(graph.far_item.T).T
+        back = graph.sharpened(graph.far_item.T, sharpen).T
         self.left = graph.far_history if low else graph.far_history[:, :0]
         self.right = np.float32(low) * (back if low else back[:, :0])
         self.near = graph.rows(sharpen, self.spec.neighbours)
@@ -85,11 +89,10 @@ class GraphFilterRetriever(Retriever):
         sums, block = np.zeros(len(choices)), max(BLOCK_CELLS // train.n_items, 1)
         for start in range(0, len(requests), block):
             history, wanted = requests.history[start : start + block], positives[start : start + block]
-            near = graph.step(history.toarray().astype(np.float32))
-            far = (history @ graph.far_history) @ graph.far_item.T
-            near_twice, far_twice = graph.step(near), graph.step(far)
+            near = graph.terms(graph.step(history.toarray().astype(np.float32)))
+            far = graph.terms((history @ graph.far_history) @ graph.far_item.T)
             for at, (low, sharpen) in enumerate(choices):
-                score = near + low * far - sharpen * (near_twice + low * far_twice)
+                score = _sum(near, sharpen) + low * _sum(far, sharpen)
                 score[:, graph.count == 0] = -np.inf
                 score[np.repeat(np.arange(len(score)), np.diff(history.indptr)), history.indices] = -np.inf
                 lists, value = top_k(score, k, empty_ties=False)
@@ -138,10 +141,11 @@ class _Graph:
         power = (np.maximum(self.count, 1) ** spec.item_power).astype(np.float32)
         self.n = (sparse.diags(busy**-spec.user_power) @ x @ sparse.diags(1 / power)).tocsr().astype(np.float32)
         self.back = self.n.T.tocsr()
-        rank = min(spec.rank, *x.shape)
-        basis = np.zeros((0, x.shape[1]), np.float32)
-        if rank and any(spec.low):
-            _, _, basis = randomized_svd(self.n, rank, n_iter=ROUNDS, random_state=seed)
+        rank = min(spec.rank, *x.shape) if any(spec.low) else 0
+        _, size, basis = randomized_svd(self.n, max(rank, 1), n_iter=ROUNDS, random_state=seed)
+        self.n /= size[0]  # P contracts, whatever the powers: s means the same
+        self.back /= size[0]
+        basis = basis[:rank]
         self.far_history = (basis / power).T.astype(np.float32)
         self.far_item = (basis * power).T.astype(np.float32)
 
@@ -149,13 +153,24 @@ class _Graph:
         """(B, I) rows -> rows P, (B, I)."""
         return np.ascontiguousarray((self.back @ (self.n @ rows.T)).T)
 
+    def terms(self, rows: Float32) -> list[Float32]:
+        """(B, I) rows -> rows P^i / i!, i = 0..4, each (B, I)."""
+        out = [rows]
+        for i in range(1, ORDER + 1):
+            out.append(self.step(out[-1]) / np.float32(i))
+        return out
+
+    def sharpened(self, rows: Float32, sharpen: np.float32) -> Float32:
+        """(B, I) rows -> rows S."""
+        return _sum(self.terms(rows), sharpen) if sharpen else rows
+
     def rows(self, sharpen: np.float32, k: int) -> sparse.csr_matrix:
-        """The k entries of each row of P - s P^2 with the largest magnitude, as (I, I) float32 CSR."""
+        """The k entries of each row of P S with the largest magnitude, as (I, I) float32 CSR."""
         n = self.n.shape[1]
         block, parts = max(BLOCK_CELLS // n, 1), []
         for start in range(0, n, block):
             p = np.asarray((self.back[start : start + block] @ self.n).todense(), np.float32)
-            row = p - sharpen * self.step(p) if sharpen else p
+            row = self.sharpened(p, sharpen)
             at, _ = top_k(np.abs(row), min(k, n), empty_ties=False)
             at.sort(axis=1)
             value = np.take_along_axis(row, at, 1)
@@ -164,3 +179,11 @@ class _Graph:
             part.eliminate_zeros()
             parts.append(part)
         return sparse.vstack(parts, format="csr", dtype=np.float32)
+
+
+def _sum(terms: list[Float32], sharpen: np.float32) -> Float32:
+    """What :meth:`_Graph.terms` gave, weighted for a time: (B, I)."""
+    out = terms[0]
+    for i, term in enumerate(terms[1:], 1):
+        out = out + np.float32((-float(sharpen)) ** i) * term
+    return out

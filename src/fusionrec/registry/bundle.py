@@ -1,8 +1,9 @@
 """The bundle: what a recommender needs to answer, in folders with three lifetimes.
 
-``model/`` is what training learnt, and ``ranker/`` where a ranker judges the model's candidates; ``catalogue/`` the
-items they answer about (metadata and vectors, refreshed without training); ``users/`` the histories by pseudonym and
-the attributes that the ranker reads, which are personal: erasable, never uploaded. Beside them lie
+``model/`` is what training learnt, ``ranker/`` where a ranker judges the model's candidates, ``encoders/`` the weights
+of encoders that were learnt here (a folder each: a new item is embedded by them); ``catalogue/`` the items they answer
+about (metadata and vectors, refreshed without training); ``users/`` the histories by pseudonym and the attributes that
+the ranker reads, which are personal: erasable, never uploaded. Beside them lie
 ``bundle.json`` and ``train_pairs.safetensors``: hashes of the pairs and users of the fit, so that a later comparison
 can tell which test pairs this model never saw, without the pairs. docs/contracts.md (data/bundle/) is the format.
 """
@@ -37,6 +38,7 @@ from fusionrec.types import Columns, ItemSet
 if TYPE_CHECKING:
     import polars as pl
 
+    from fusionrec.encoders.base import EncoderSpec
     from fusionrec.ranking.rerankers.base import Reranker
     from fusionrec.recommenders.recommender import Recommender
     from fusionrec.registry.ranker import LoadedRanker
@@ -97,6 +99,15 @@ class Bundle:
             found = replace(found, reranker=self.reranker)
         return found
 
+    def encoder(self, modality: str) -> EncoderSpec:
+        """The encoder that made the catalogue's vectors of a modality, with what was learnt: for items that are new."""
+        from fusionrec import encoders  # the union: read when needed
+        from fusionrec.registry.model import section
+
+        found = section("encoder", self.model.manifest["modalities"][modality]["encoder"], encoders.AnyEncoder)
+        bound: EncoderSpec = found.bound(self.folder / "encoders" / modality)
+        return bound
+
     def _attributes(self) -> pl.DataFrame | None:
         if self.ranker is None or not (self.folder / "users").is_dir():
             return None
@@ -138,12 +149,16 @@ def _texts(hashes: NDArray[np.uint64]) -> pl.Series:
 
 
 def bundle_digest(
-    model: str, catalogue: str, ranker: str | None = None, reranker: Mapping[str, Any] | None = None
+    model: str,
+    catalogue: str,
+    ranker: str | None = None,
+    reranker: Mapping[str, Any] | None = None,
+    encoders: Mapping[str, str] | None = None,
 ) -> str:
-    """The digest of a bundle: sha256 over the digests of its model, its catalogue and, where it has them, its ranker
-    and the settings of its re-ranker."""
-    last = to_json(reranker).decode() if reranker else None
-    return hashlib.sha256("\n".join((model, catalogue, *filter(None, (ranker, last)))).encode()).hexdigest()
+    """The digest of a bundle: sha256 over the digests of its model, its catalogue and, where it has them, its ranker,
+    the settings of its re-ranker, and its learnt encoders (part -> digest)."""
+    last = [to_json(part).decode() if part else None for part in (reranker, encoders)]
+    return hashlib.sha256("\n".join((model, catalogue, *filter(None, (ranker, *last)))).encode()).hexdigest()
 
 
 def save_bundle(
@@ -161,6 +176,7 @@ def save_bundle(
     ranker: Path | None = None,
     reranker: Mapping[str, Any] | None = None,
     attributes: pl.DataFrame | None = None,
+    encoders: Mapping[str, Path] | None = None,
 ) -> str:
     """Write the bundle of a model folder, and of the ``ranker`` folder behind it; returns its digest.
 
@@ -168,7 +184,8 @@ def save_bundle(
     -> encoder fingerprint; ``histories``: what users did, by pseudonym; ``trained``: the pairs that the fit saw
     (``user_id``, ``item_id``); ``users``: pseudonyms in the order of the model's user rows; ``metrics``: the headline.
     ``temporal``: every pair of the test split is later than every pair that the fit saw. ``attributes``: the table of
-    users (``user_id``, attributes), kept for a ranker. ``reranker``: the settings of what re-ranks.
+    users (``user_id``, attributes), kept for a ranker. ``reranker``: the settings of what re-ranks. ``encoders``:
+    modality -> folder of the weights that its encoder learnt here.
     """
     trained_model, ids = load_model(model), list(users)
     judge = unseal(ranker).digest if ranker is not None else None
@@ -184,6 +201,9 @@ def save_bundle(
         if ranker is not None:
             shutil.copytree(ranker, target / "ranker")
         catalogue = save_catalogue(target / "catalogue", table, items, fingerprints)
+        for name, learnt in (encoders or {}).items():
+            shutil.copytree(learnt, target / "encoders" / name)
+        digests = {f"encoders/{name}": unseal(target / "encoders" / name).digest for name in encoders or {}}
         people = _seal_users(target / "users", histories, None if ranker is None else _read_by(ranker, attributes, ids))
         write_bytes(target / PAIRS, pairs)
         about = {
@@ -193,7 +213,8 @@ def save_bundle(
             "reranker": dict(reranker) if reranker else None,
             "catalogue": catalogue,
             "users": people,
-            "bundle": bundle_digest(trained_model.digest, catalogue, judge, reranker),
+            **digests,
+            "bundle": bundle_digest(trained_model.digest, catalogue, judge, reranker, digests),
             "metrics": dict(metrics),
             "temporal": temporal,
             "files": {PAIRS: sha256_file(target / PAIRS)},
@@ -236,7 +257,11 @@ def read_bundle_json(folder: Path) -> dict[str, Any]:
     """bundle.json with its own digest and the joined digest checked."""
     about = read_manifest(folder / BUNDLE)
     if about.get("digest") != digest_of(about) or about.get("bundle") != bundle_digest(
-        str(about.get("model")), str(about.get("catalogue")), about.get("ranker"), about.get("reranker")
+        str(about.get("model")),
+        str(about.get("catalogue")),
+        about.get("ranker"),
+        about.get("reranker"),
+        _encoders(about),
     ):
         raise IntegrityError(f"{folder.name}/{BUNDLE} was changed: its digest does not match; the bundle is not loaded")
     return about
@@ -253,7 +278,12 @@ def verify_bundle(folder: Path, about: Mapping[str, Any]) -> None:
 
 def shared(about: Mapping[str, Any]) -> tuple[str, ...]:
     """The folders of a bundle that hold nothing personal, in the order of bundle.json's digest."""
-    return ("model", "catalogue", *(("ranker",) if about.get("ranker") else ()))
+    return ("model", "catalogue", *(("ranker",) if about.get("ranker") else ()), *_encoders(about))
+
+
+def _encoders(about: Mapping[str, Any]) -> dict[str, str]:
+    """``encoders/<modality>`` -> digest, of a bundle.json."""
+    return {part: str(digest) for part, digest in sorted(about.items()) if part.startswith("encoders/")}
 
 
 def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True) -> Bundle:
@@ -268,8 +298,10 @@ def load_bundle(folder: Path, expected: str | None = None, *, users: bool = True
             f"{folder.name} is another bundle than the one recorded (found digest {about['bundle'][:12]}, expected "
             f"{expected[:12]}); it is not loaded"
         )
+    learnt = _encoders(about)
     allowed = {*shared(about), BUNDLE, PAIRS} | ({"users"} if users else set())
-    found = {entry.name for entry in folder.iterdir()}
+    found = {entry.name for entry in folder.iterdir()} - ({"encoders"} if learnt else set())
+    found |= {f"encoders/{entry.name}" for entry in (folder / "encoders").glob("*")} if learnt else set()
     if odd := sorted(found ^ allowed):
         state = "does not belong to a bundle" if odd[0] in found else "is missing"
         raise IntegrityError(f"{folder.name}/{odd[0]} {state}; the bundle is not loaded")

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 RERANKER = "reranker.json"
 """The settings of the re-ranker: it learns nothing."""
-MAIN, BARE = "ranker", "without-content"
-"""The folders of the chosen ranker and of itself without content; a baseline's carries the name of its kind."""
+MAIN, WITHOUT, ONLY = "ranker", "without-", "only-"
+"""The folders of the chosen ranker, of itself without content or ids, and of itself with one modality's content alone
+(the last two: beginnings of names); a baseline's carries the name of its kind."""
 
 
 @dataclass(frozen=True)

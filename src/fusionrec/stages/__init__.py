@@ -42,8 +42,9 @@ STAGES: dict[str, Stage] = {
         Stage("ingest", ("source",), ("{root}",), ("data/tables",)),
         Stage("validate", ("gate",), ("data/tables",), ("data/gate",)),
         Stage("split", ("positives", "split"), _ROWS, (*_SPLITS, *_SHOWN, "data/splits/summary.json")),
+        Stage("learn", ("modalities",), (*_SPLITS[:3], "data/tables/items", _ROWS[1]), ("data/encoders",)),
         Stage(
-            "embed", ("modalities.{modality}",), ("data/tables/items", "data/gate/quarantine.parquet"),
+            "embed", ("modalities.{modality}",), ("data/tables/items", _ROWS[1], "data/encoders/{modality}"),
             ("data/embeddings/{modality}",), per_modality=True,
         ),
         Stage("train", ("train", "modalities"), (*_SPLITS[:3], "data/embeddings"), ("data/model", "data/baselines")),
@@ -55,7 +56,7 @@ STAGES: dict[str, Stage] = {
             "data/tables/items",
         ), ("data/evaluation",)),
         Stage("bundle", ("modalities",), (
-            "data/model", "data/rankers", *_SPLITS, _SHOWN[3], "data/embeddings", "data/tables/items",
+            "data/model", "data/rankers", *_SPLITS, _SHOWN[3], "data/encoders", "data/embeddings", "data/tables/items",
             "data/evaluation/metrics.json",
         ), ("data/bundle",)),
     )

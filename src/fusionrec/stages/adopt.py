@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from fusionrec.errors import ConfigError, UsageError
 from fusionrec.paths import Paths
-from fusionrec.stages.isolated import RUN_ID, write_params
+from fusionrec.stages.isolated import RUN_ID, resolved, with_overrides, write_params
 from fusionrec.stages.runner import prune_embeddings
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -56,6 +57,20 @@ def recipe_params(project: Path, name: str) -> dict[str, Any]:
             raise ConfigError(f"recipe {name}: source.root is {raw['source']['root']}, which is not a folder")
     config.parse(raw, f"recipes/{name}.yaml")
     return raw
+
+
+def base_params(paths: Paths, recipe: str | None) -> dict[str, Any]:
+    """The raw mapping that overrides change: the recipe's, else params.yaml's. Raises as :func:`recipe_params`."""
+    return recipe_params(paths.project, recipe) if recipe else resolved(paths.project / "params.yaml", {})
+
+
+def changed_params(paths: Paths, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any] | None:
+    """``base`` with dotted keys set, validated; None where that is what params.yaml says: nothing to isolate."""
+    import yaml
+
+    raw = with_overrides(base, overrides)
+    same: bool = raw == yaml.safe_load((paths.project / "params.yaml").read_text(encoding="utf-8"))
+    return None if same else raw
 
 
 def use(paths: Paths, name: str) -> dict[str, Any]:

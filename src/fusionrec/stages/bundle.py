@@ -48,6 +48,7 @@ def run(params: Params, paths: Paths) -> Report:
         ranker=ranker,
         reranker=reranker,
         attributes=frame.read_users(paths) if ranker is not None else None,
+        encoders={n: paths.encoders / n for n in names if params.modalities[n].encoder.learnt},
     )
     size = sum(file.stat().st_size for file in paths.bundle.rglob("*") if file.is_file())
     return Report(

@@ -110,9 +110,14 @@ def _parameters(paths: Paths) -> Iterator[Finding]:
     params = config.load(paths.project / "params.yaml")
     yield Finding("ok", "params", "params.yaml is valid")
     for name, modality in sorted(params.modalities.items()):
+        if modality.encoder.learnt and not (paths.encoders / name / "manifest.json").is_file():
+            yield Finding(
+                "warn", "weights", f"{name}: {modality.encoder.kind} is not learnt yet: run `fusionrec repro`"
+            )
+            continue
         try:
             with no_download():
-                print_ = modality.encoder.fingerprint()
+                print_ = modality.encoder.bound(paths.encoders / name).fingerprint()
             yield Finding("ok", "weights", f"{name}: {modality.encoder.kind} {print_[:12]}")
         except FusionrecError as error:
             yield Finding("fail", "weights", f"{name}: {str(error).splitlines()[0]}")

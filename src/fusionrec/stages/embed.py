@@ -28,6 +28,7 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
         raise UsageError(f"unknown modality {modality!r}; params.yaml names {', '.join(params.modalities) or 'none'}")
     report, start = Report(f"embed@{modality}"), time.monotonic()
     spec = params.modalities[modality]
+    encoder = spec.encoder.bound(paths.encoders / modality)
     store = Store(paths.store)
     base.seed(paths, modality, store)  # before this stage's own out is replaced
 
@@ -43,14 +44,14 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
 
     with fresh_folder(paths.embeddings / modality) as folder:
         with counted(f"embed {modality}") as progress:
-            result = embed(source, rows, spec.encoder, store, progress=progress, out=folder / "vectors.npy")
+            result = embed(source, rows, encoder, store, progress=progress, out=folder / "vectors.npy")
         if not result.present.any():
             codes = Counter(code for code, _ in result.failed.values()).most_common()
             raise DataRejected(
                 f"modality {modality}: not one of {len(result.failed)} items could be read: "
                 + ", ".join(f"{code} ({n})" for code, n in codes)
             )
-        base.write(folder, modality, spec.kind, spec.encoder, ids, rows, result)
+        base.write(folder, modality, spec.kind, encoder, ids, rows, result)
     report.seconds["encode"] = time.monotonic() - start - report.seconds["read"]
     report.counts |= {
         "items": len(ids),

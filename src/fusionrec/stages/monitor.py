@@ -28,6 +28,7 @@ from fusionrec.data.rules import Rules
 from fusionrec.embeddings import base as embeddings
 from fusionrec.embeddings.engine import embed
 from fusionrec.embeddings.store import Store
+from fusionrec.encoders.base import EncoderSpec
 from fusionrec.errors import ConfigError, DataRejected, FusionrecError, IntegrityError, UsageError
 from fusionrec.evaluation.pictures import thumbnail
 from fusionrec.modalities.base import Modality, ModalityRows
@@ -207,7 +208,7 @@ def _stored(params: Params, paths: Paths, modality: str) -> tuple[Any, Any, Any]
     """The reference's vectors as the stage embed wrote them. Raises IntegrityError where they are missing or those of
     another encoder."""
     manifest = embeddings.read_manifest(paths, modality)
-    if manifest["fingerprint"] != params.modalities[modality].encoder.fingerprint():
+    if manifest["fingerprint"] != _encoder(params, paths, modality).fingerprint():
         raise IntegrityError(f"data/embeddings/{modality} is of another encoder than params.yaml: run embed@{modality}")
     items = embeddings.load(paths, (modality,))
     return items.features[modality], items.present[modality], items.group[modality]
@@ -220,10 +221,16 @@ def _embedded(
     if not rows.present.any():
         raise DataRejected("no item of the batch has it")
     with counted(f"embed {modality}") as progress:
-        done = embed(source, rows, params.modalities[modality].encoder, Store(paths.store), progress=progress)
+        done = embed(source, rows, _encoder(params, paths, modality), Store(paths.store), progress=progress)
     if not done.present.any():
         raise DataRejected("not one item of the batch could be read")
     return done.vectors, done.present, rows.group
+
+
+def _encoder(params: Params, paths: Paths, modality: str) -> EncoderSpec:
+    """The encoder as the stage embed uses it, with what was learnt here."""
+    encoder: EncoderSpec = params.modalities[modality].encoder.bound(paths.encoders / modality)
+    return encoder
 
 
 def _predictions(params: Params, paths: Paths, reference: _Read, current: _Read) -> list[Measure]:
@@ -238,7 +245,7 @@ def _predictions(params: Params, paths: Paths, reference: _Read, current: _Read)
         held = pl.concat([data.frames["valid"], data.frames["test"]]).unique([C.USER, C.ITEM], maintain_order=True)
         for name in model.modalities:
             recorded = model.manifest["modalities"][name]["fingerprint"]
-            if name not in params.modalities or recorded != params.modalities[name].encoder.fingerprint():
+            if name not in params.modalities or recorded != _encoder(params, paths, name).fingerprint():
                 why = f"the model was trained with another encoder of {name}: run the stage train"
     except (DataRejected, IntegrityError, ConfigError, OSError) as error:
         why = str(error).splitlines()[0]

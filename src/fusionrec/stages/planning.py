@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 # of magnitude.
 _RATES = {
     "ingest": (2.0, 5.0, "items"), "validate": (12.0, 0.2, "interactions"), "split": (1.5, 0.05, "interactions"),
+    "learn": (2.0, 0.0, "items"),
     "text": (6.0, 20.0, "items"), "image": (6.0, 90.0, "items"), "vector": (2.0, 0.1, "items"),
+    "attributes": (2.0, 0.1, "items"),
     "train": (10.0, 0.6, "interactions"), "rank": (10.0, 0.5, "interactions"), "evaluate": (10.0, 5.0, "items"),
     "bundle": (2.0, 0.5, "items"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Train the rankers on what was shown and what came of it: the chosen one, itself without content, and the baselines;
+"""Train the rankers on what was shown and what came of it: the chosen one, itself with less to read, and the baselines;
 and choose how far retrieval's order is trusted where the chosen one judges its candidates. Reads no test data."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fusionrec.ranking.base import Impressions, Ranker, RankerSpec
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.recommenders.trust import choose_trust
 from fusionrec.registry.model import load_model
-from fusionrec.registry.ranker import BARE, MAIN, save_ranker, save_reranker
+from fusionrec.registry.ranker import MAIN, ONLY, WITHOUT, save_ranker, save_reranker
 from fusionrec.stages.progress import epochs
 from fusionrec.types import ItemSet, Report
 
@@ -78,8 +78,11 @@ def chosen(params: Params, items: ItemSet, train: Impressions) -> list[tuple[str
     there = {task for task, n in labels(train).items() if n}
     spec = params.rank.ranker
     wanted: list[tuple[str, RankerSpec, ItemSet]] = [(MAIN, spec, items)]
-    if params.rank.bare and items.modalities:
-        wanted.append((BARE, spec, items.only()))
+    if spec.reads_content:
+        less = {"content": (spec, items.only()), "ids": (spec.model_copy(update={"ids": False}), items)}
+        wanted += [(f"{WITHOUT}{what}", *less[what]) for what in params.rank.without if items.modalities]
+    if spec.reads_content and params.rank.singles and len(items.modalities) > 1:
+        wanted += [(f"{ONLY}{name}", spec, items.only(name)) for name in items.modalities]
     wanted += [(other.kind, other, items) for other in params.rank.baselines]
     return [one for one in wanted if there & {*one[1].tasks}]
 

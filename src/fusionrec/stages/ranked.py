@@ -12,7 +12,7 @@ from fusionrec.paths import Paths
 from fusionrec.ranking import comparing, frame
 from fusionrec.ranking.base import TASKS
 from fusionrec.ranking.judging import Judgement, judge
-from fusionrec.registry.ranker import BARE, MAIN, LoadedRanker, load_ranker
+from fusionrec.registry.ranker import MAIN, ONLY, WITHOUT, LoadedRanker, load_ranker
 from fusionrec.types import ItemSet
 
 
@@ -40,7 +40,10 @@ def ranked(
 
 def label(name: str, rankers: dict[str, LoadedRanker]) -> str:
     """What people read for a ranker's folder."""
-    return f"{rankers[MAIN].label} without content" if name == BARE else rankers[name].label
+    main = rankers[MAIN].label if MAIN in rankers else ""
+    if name.startswith(WITHOUT):
+        return f"{main} without {name.removeprefix(WITHOUT)}"
+    return f"{main}, {name.removeprefix(ONLY)} alone" if name.startswith(ONLY) else rankers[name].label
 
 
 def load(paths: Paths, data: SplitData, items: ItemSet) -> dict[str, LoadedRanker]:
@@ -49,7 +52,10 @@ def load(paths: Paths, data: SplitData, items: ItemSet) -> dict[str, LoadedRanke
     Raises DataRejected where the stage rank has not run, or with other modalities."""
     if not paths.rankers.is_dir():
         raise DataRejected("data/rankers is missing: run the stage rank first")
-    names = sorted((f.name for f in paths.rankers.iterdir() if f.is_dir()), key=lambda n: (n != MAIN, n != BARE, n))
+    own = (ONLY, WITHOUT)
+    names = sorted(
+        (f.name for f in paths.rankers.iterdir() if f.is_dir()), key=lambda n: (n != MAIN, not n.startswith(own), n)
+    )
     users = frame.read_users(paths)
     rankers = {name: load_ranker(paths.rankers / name) for name in names if not name.startswith(".")}
     for one in rankers.values():

@@ -1,0 +1,152 @@
+"""docs/recipes.md: the five recipes, what each is for, and the table of them on the demo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from page_source import source
+
+from fusionrec.evaluation.comparisons import LEVEL
+from fusionrec.evaluation.outcomes import TASKS, WORDS
+from fusionrec.evaluation.table import MAIN, TWO_STAGE, cell, markdown
+from fusionrec.registry.ranker import MAIN as RANKER
+from fusionrec.registry.ranker import ONLY, WITHOUT
+
+HOUSE = "atelier"
+IDEAS = {
+    "ctr_net": "Who, which, their attributes and content side by side, a dense layer of 128, dropout .2, a sigmoid, "
+    "cross-entropy. Beside it the same without content (collaborative) and without ids (content); it is the hybrid.",
+    "self_attention_graph": "Words, pictures, sounds and clips attend to each other, softmax(X_i . X_j / sqrt(d)); the "
+    "result enters the graph of users and items and travels along its edges.",
+    "attention_search": "Words and pictures weighted by how much they say; the same vectors answer searches in words, "
+    "by a picture and by voice: `fusionrec search`.",
+    "deepfm_conversion": "Text + lambda picture + mu past rating in DeepFM, for clicks and for purchases after them; "
+    "the head of the picture encoder is fine-tuned.",
+    "cross_modal_alignment": "Pictures, and words and sounds through LSTMs that are learnt here; softmax(W f1 f2') f2 "
+    "aligns them, added, side by side, a dense layer.",
+}
+CELLS = {"Recall@20": "recall@20 all", "NDCG@20": "ndcg@20 all", "new items, Recall@10": "recall@10 cold_only"}
+CHANCE = {"AUC": "auc", "accuracy": "accuracy", "log loss": "logloss"}
+
+
+def recipes(found: dict[str, Any]) -> str:
+    """The whole page."""
+    out = [
+        "# Recipes\n",
+        "Five designs of recommenders that read content, each one file of [`recipes/`](../recipes). One command runs "
+        "one and leaves the project as it is; `fusionrec adopt` makes it the project's state:\n",
+        "<!-- not run: minutes; tests/e2e/test_recipes.py runs all five on a small catalogue -->",
+        "```bash\nfusionrec repro --recipe ctr_net\n```\n",
+        "`fusionrec use ctr_net` makes it params.yaml instead. In Prefect it is the field *recipe* of the pipeline's "
+        "form. Any other parameter joins with `--set key=value`, in Prefect in the field *set*.\n",
+        "| recipe | idea | encoders | model, fusion | ranker |\n|---|---|---|---|---|",
+    ]
+    for name, idea in IDEAS.items():
+        told = found["recipes"][name]["labels"] if name in found["recipes"] else {}
+        out.append(
+            f"| `{name}` | {idea} | {told.get('encoders', '')} | {told.get('model', '')} | {told.get('ranker', '')} |"
+        )
+    out += ["", *instead(found), "## On the demo\n", *table(found), *clicks(found), *said(found), source(found)]
+    return "\n".join(out)
+
+
+def instead(found: dict[str, Any]) -> list[str]:
+    """Which rows were measured with another encoder than the file names."""
+    names = [name for name, one in found["recipes"].items() if one["instead"]]
+    if not names:
+        return []
+    told = " and ".join(f"`{name}`" for name in names)
+    return [
+        f"{told} name a picture encoder that only a hub has (a Vision Transformer, VGG16). Without a hub, and in the "
+        "tables below, the packaged one stands in:\n",
+        "<!-- not run: minutes; tests/e2e/test_recipes.py runs it on a small catalogue -->",
+        f"```bash\nfusionrec repro --recipe {names[0]} \\\n"
+        '  --set "modalities.image.encoder={kind: efficientnet_lite0}"\n```\n',
+    ]
+
+
+def name_of(model: str, name: str) -> str:
+    if model == MAIN:
+        return f"**{'house model' if name == HOUSE else name}**"
+    return {TWO_STAGE: "fused, then its ranker"}.get(model, f"{model.removeprefix(ONLY)} alone")
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """Lists: the house, then each recipe above itself on one modality alone."""
+    lines = []
+    for name, one in found["recipes"].items():
+        mine = sorted(one["lists"], key=lambda row: (row["model"] != MAIN, row["model"] != TWO_STAGE, row["model"]))
+        for row in mine:
+            if row["model"] in (MAIN, TWO_STAGE) or (row["model"].startswith(ONLY) and name != HOUSE):
+                cells = {head: span(row[key]) for head, key in CELLS.items()}
+                lines.append({"model": name_of(row["model"], name), **cells})
+    seeds = max(one["seeds"] for one in found["recipes"].values())
+    text = f"Lists for the test users, means of {seeds} seeds. New items: ranked among themselves.\n"
+    return [text, markdown(lines), ""]
+
+
+def clicks(found: dict[str, Any]) -> list[str]:
+    """Clicks and purchases foreseen on the test impressions, by each recipe's ranker and itself with less."""
+    lines = []
+    for name, one in found["recipes"].items():
+        for row in sorted(one["clicks"], key=lambda row: (row["task"], row["ranker"] != RANKER, row["ranker"])):
+            if row["ranker"] == RANKER or row["ranker"].startswith((ONLY, WITHOUT)):
+                cells = {head: span(row["metrics"][key]) for head, key in CHANCE.items()}
+                lines.append({"task": TASKS[row["task"]], "ranker": ranker_name(name, row["ranker"]), **cells})
+    shares = next(iter(found["recipes"].values()))["shares"]
+    no = " and ".join(f"{TASKS[task]} {1 - share:.3f}" for task, share in shares.items())
+    text = (
+        f"What comes of an impression. Saying no to every one of them is right as often as this: {no}. So an accuracy "
+        "near it says nothing: look at AUC and log loss.\n"
+    )
+    return [text, markdown(lines), ""]
+
+
+def ranker_name(name: str, ranker: str) -> str:
+    own = "house model" if name == HOUSE else name
+    if ranker == RANKER:
+        return f"**{own}**"
+    if ranker.startswith(WITHOUT):
+        return f"without {ranker.removeprefix(WITHOUT)}"
+    return f"{ranker.removeprefix(ONLY)} alone"
+
+
+def span(values: list[float | None]) -> str:
+    mean, low, high = values
+    return cell({"mean": mean, "low": low, "high": high, "n": 2})
+
+
+def said(found: dict[str, Any]) -> list[str]:
+    """The paired tests in words."""
+    out = []
+    for name in found["recipes"]:
+        lines = [t for t in found["tests"] if t["recipe"] == name and name != HOUSE]
+        parts = []
+        for (task, metric), tests in grouped(lines).items():
+            told = [f"{against(t['against'])} {verdict(t)}" for t in tests]
+            what = "lists (NDCG@20)" if task is None else f"{TASKS[task]} ({WORDS[metric]})"
+            parts.append(f"{what}: " + ", ".join(told))
+        out += [f"- `{name}` against " + "; ".join(parts) + "."] if parts else []
+    return ["Paired tests over users, Holm-corrected, p < .05; *better*: the recipe is.\n", *out, ""]
+
+
+def grouped(lines: list[dict[str, Any]]) -> dict[tuple[str | None, str], list[dict[str, Any]]]:
+    out: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
+    for line in lines:
+        if line["against"].startswith((ONLY, WITHOUT)) or line["against"] in (HOUSE, TWO_STAGE):
+            out.setdefault((line.get("task"), line["metric"]), []).append(line)
+    return out
+
+
+def against(name: str) -> str:
+    if name.startswith(WITHOUT):
+        return f"without {name.removeprefix(WITHOUT)}"
+    if name.startswith(ONLY):
+        return f"{name.removeprefix(ONLY)} alone"
+    return {HOUSE: "the house model", TWO_STAGE: "itself with its ranker behind"}[name]
+
+
+def verdict(test: dict[str, Any]) -> str:
+    if test["p_holm"] >= LEVEL or test["better by"] is None:
+        return "tied"
+    return "better" if test["better by"] > 0 else "worse"

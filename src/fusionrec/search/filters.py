@@ -1,0 +1,79 @@
+"""Which items may be answered at all: simple conditions on columns of the catalogue."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import ValidationError
+
+from fusionrec.data.schema import printable
+from fusionrec.errors import UsageError
+from fusionrec.types import Bool, Spec
+from fusionrec.types import Columns as C
+
+if TYPE_CHECKING:
+    import polars as pl
+
+PRICE, IN_STOCK = "price", "in_stock"
+
+
+class Filters(Spec):
+    """All that are set must hold. An item whose cell is empty meets no condition on that column."""
+
+    category: tuple[str, ...] = ()
+    language: str | None = None
+    in_stock: bool = False
+    min_price: float | None = None
+    max_price: float | None = None
+
+    def mask(self, items: pl.DataFrame) -> Bool:
+        """(I,) bool over the item table. Raises UsageError for a column that it lacks and a category nobody has."""
+        import polars as pl
+
+        keep = pl.lit(True)
+        if self.category:
+            _need(items, C.CATEGORY, "category")
+            wanted = [_known(items[C.CATEGORY], one) for one in self.category]
+            keep &= pl.col(C.CATEGORY).str.to_lowercase().is_in(wanted)
+        if self.language:
+            _need(items, C.LANGUAGE, "language")
+            keep &= pl.col(C.LANGUAGE).str.to_lowercase().str.split("-").list.first() == self.language.lower()
+        if self.in_stock:
+            _need(items, IN_STOCK, "in-stock")
+            keep &= pl.col(IN_STOCK)
+        for bound, name in ((self.min_price, "min-price"), (self.max_price, "max-price")):
+            if bound is not None:
+                _need(items, PRICE, name)
+                if not np.isfinite(bound):
+                    raise UsageError(f"--{name}: found {bound}, expected a number")
+                keep &= pl.col(PRICE) >= bound if name == "min-price" else pl.col(PRICE) <= bound
+        if self.min_price is not None and self.max_price is not None and self.min_price > self.max_price:
+            raise UsageError(f"--min-price {self.min_price:g} is above --max-price {self.max_price:g}")
+        found: Bool = items.select(keep.fill_null(False).alias("keep"))["keep"].to_numpy()
+        return np.broadcast_to(found, (len(items),)) if len(found) != len(items) else found
+
+
+def checked(**settings: object) -> Filters:
+    """Filters of these settings. Raises UsageError where one has the wrong type (a caller's JSON)."""
+    try:
+        return Filters.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"filter {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _need(items: pl.DataFrame, column: str, option: str) -> None:
+    if column not in items.columns or items[column].null_count() == len(items):
+        raise UsageError(f"--{option}: this catalogue has no {column}; leave the filter out")
+
+
+def _known(column: pl.Series, wanted: str) -> str:
+    """The category in lower case. Raises UsageError with the nearest one where no item has it."""
+    have = sorted(set(column.drop_nulls().str.to_lowercase().to_list()))
+    if wanted.lower() in have:
+        return wanted.lower()
+    near = get_close_matches(wanted.lower(), have, 1)
+    hint = f"did you mean '{printable(near[0])}'?" if near else "found " + ", ".join(map(printable, have[:8]))
+    raise UsageError(f"--category: no item has the category '{printable(wanted)}'; {hint}")
