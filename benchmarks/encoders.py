@@ -51,8 +51,16 @@ def needs_weights(kind: str) -> bool:
     return any(field.annotation is Weights for field in SPECS[kind].model_fields.values())
 
 
+def reads(kind: str) -> str:
+    """What a kind reads; of ``tuned`` that depends on the encoder it tunes."""
+    accepts = SPECS[kind].accepts
+    return accepts if isinstance(accepts, str) else "as its `of`"
+
+
 def source(kind: str) -> str:
     """Where the weights of a kind come from."""
+    if SPECS[kind].learnt:
+        return "[learnt here](models.md#learnt-here)"
     if needs_weights(kind):
         return "hub, folder or package"
     weights = getattr(importlib.import_module(SPECS[kind].__module__), "WEIGHTS", None)
@@ -115,12 +123,12 @@ def table(rows: list[dict[str, Any]]) -> str:
         "| kind | reads | vector | weights | compared with the library, weights | items a second of processor time |",
         "|---|---|---:|---|---|---:|",
     ]
-    for kind in sorted(SPECS, key=lambda k: (SPECS[k].accepts, k)):
+    for kind in sorted(SPECS, key=lambda k: (reads(k), k)):
         row = measured.get(kind, {})
-        width = row.get("dim") or WIDTHS.get(SPECS[kind].accepts, "the model's")
+        width = row.get("dim") or ("its `dim`" if SPECS[kind].learnt else WIDTHS.get(reads(kind), "the model's"))
         checked = CHECKED.get(kind, "real" if source(kind).startswith("package") else "–")
-        speed = f"{row['ours']:,.4g}" if row.get("ours") and SPECS[kind].accepts != "vector" else "–"
-        lines.append(f"| `{kind}` | {SPECS[kind].accepts} | {width} | {source(kind)} | {checked} | {speed} |")
+        speed = f"{row['ours']:,.4g}" if row.get("ours") and reads(kind) != "vector" else "–"
+        lines.append(f"| `{kind}` | {reads(kind)} | {width} | {source(kind)} | {checked} | {speed} |")
     return "\n".join(lines) + "\n"
 
 
@@ -136,7 +144,7 @@ def main() -> None:
     if "--table" not in sys.argv[1:]:
         from workspace import about
 
-        kinds = [kind for kind in sorted(SPECS) if not needs_weights(kind)]
+        kinds = [kind for kind in sorted(SPECS) if not needs_weights(kind) and not SPECS[kind].learnt]
         rows = []
         for kind in kinds:
             rows.append(measure(kind))

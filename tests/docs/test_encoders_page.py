@@ -42,12 +42,13 @@ def test_every_kind_has_a_line_and_says_whether_its_vectors_were_compared(tables
     text = PAGE.read_text(encoding="utf-8")
     for spec in members(AnyEncoder):
         kind = spec.model_fields["kind"].default
-        assert f"| `{kind}` | {spec.accepts} |" in text
+        assert f"| `{kind}` | {tables.reads(kind)} |" in text
         if tables.needs_weights(kind):
             assert kind in tables.CHECKED, f"say in benchmarks/encoders.py with which weights {kind} was compared"
         line = next(line for line in text.splitlines() if line.startswith(f"| `{kind}` "))
         assert ("hub, folder or package" in line) == tables.needs_weights(kind)
-        assert ("package `" in line) == hasattr(sys.modules[spec.__module__], "WEIGHTS")
+        assert ("package `" in line) == (hasattr(sys.modules[spec.__module__], "WEIGHTS") and not spec.learnt)
+        assert ("learnt here" in line) == spec.learnt
 
 
 def test_what_the_page_shows_for_params_is_accepted():

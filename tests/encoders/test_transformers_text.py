@@ -208,6 +208,15 @@ def test_weights_that_lack_a_tensor_are_refused_and_a_pooler_is_not_missed(folde
         built(tmp_path)
 
 
+def test_a_pickle_that_is_called_safetensors_is_refused(tmp_path):
+    small.bert(tmp_path)
+    marker = tmp_path / "executed"
+    (tmp_path / "model.safetensors").write_bytes(f"cos\nsystem\n(S'touch {marker}'\ntR.".encode())
+    with pytest.raises(IntegrityError, match="no safetensors file"):
+        built(tmp_path)
+    assert not marker.exists()
+
+
 @pytest.mark.parametrize(
     "settings, message",
     [({"max_tokens": 112}, "max_tokens 112 is more than .* expected at most 96"),

@@ -137,10 +137,11 @@ class Weights(Spec):
             pass
         command = f"hf download {self.hub} --revision {self.revision} --local-dir FOLDER"
         if constants.HF_HUB_OFFLINE or not _download.get():
-            why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "nothing is downloaded here"
+            offline = constants.HF_HUB_OFFLINE
+            why = "HF_HUB_OFFLINE is set. Unset it and run" if offline else "nothing is downloaded here. Run"
             raise ConfigError(
-                f"weights: {self} is not in the hub's cache on this machine, and {why}. Unset HF_HUB_OFFLINE and run "
-                f"the stage embed; or, where there is a network: {command}, bring the folder here and write "
+                f"weights: {self} is not in the hub's cache on this machine, and {why} the stage embed, "
+                f"which fetches it; or, where there is a network: {command}, bring the folder here and write "
                 "weights: {path: FOLDER}"
             )
         try:

@@ -70,6 +70,7 @@ def network(folder: Path, name: str, optional: Collection[str] = ()) -> nn.Modul
     """
     import torch
     import transformers
+    from safetensors import SafetensorError
 
     try:
         with _quiet():
@@ -78,6 +79,8 @@ def network(folder: Path, name: str, optional: Collection[str] = ()) -> nn.Modul
             )
     except (ValueError, RuntimeError, OSError, KeyError, TypeError, ImportError) as error:
         raise ConfigError(f"transformers cannot load the model ({_line(error)})") from None
+    except SafetensorError as error:
+        raise IntegrityError(f"the weights are no safetensors file ({_line(error)}); they are not loaded") from None
     missing = sorted(k for k in found["missing_keys"] if not any(word in k for word in optional))
     other = sorted(str(k[0]) for k in found["mismatched_keys"])
     if missing or other:

@@ -141,7 +141,12 @@ class TransformersTextEncoder(Encoder):
         """Special tokens that the tokenizer sets before and after a text."""
         bare = self._tokens("a")[0]
         whole = list(self.tokenizer("a")["input_ids"])
-        at = next((n for n in range(len(whole)) if whole[n : n + len(bare)] == bare), 0)
+        at = next((n for n in range(len(whole)) if bare and whole[n : n + len(bare)] == bare), None)
+        if at is None:
+            raise ConfigError(
+                f"weights: the tokenizer of {self.spec.weights} makes {bare} of 'a', and {whole} with special tokens; "
+                "expected the same tokens between them"
+            )
         return whole[:at], whole[at + len(bare) :]
 
     def _check_length(self, config: Any, kind: str) -> None:
