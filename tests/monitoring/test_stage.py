@@ -25,7 +25,7 @@ source: {kind: folder, root: shop}
 gate: {min_items: 10, min_interactions: 50}
 split: {kind: random_per_user}
 modalities:
-  image: {kind: image}
+  image: {kind: image, encoder: {kind: efficientnet_lite0}}
   behaviour: {kind: precomputed, file: vectors.npz, encoder: {kind: identity}}
 train:
   retriever: {kind: popularity}
