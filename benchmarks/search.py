@@ -23,13 +23,15 @@ import numpy as np
 from workspace import embedded, write
 
 from fusionrec.config import load as load_params
+from fusionrec.demo import words
 from fusionrec.embeddings.store import Store
 from fusionrec.evaluation.significance import holm, interval, sign_flips
 from fusionrec.modalities.text import script
 from fusionrec.paths import Paths
 from fusionrec.search import past
 from fusionrec.search.index import SearchIndex
-from fusionrec.search.query import Query
+from fusionrec.search.query import Query, encoded_texts
+from fusionrec.search.standard import Standard, unit
 from fusionrec.search.weights import CLICKS, KEYWORD, UNTOLD, VECTOR, Weights, blend, ndcg, places
 from fusionrec.types import Columns as C
 
@@ -118,6 +120,43 @@ def compared(users: Mapping[str, Mapping[str, np.ndarray]], part: str, metric: s
     return [{**line, "p_holm": round(corrected[str(at)], 5)} for at, line in enumerate(lines)]
 
 
+def translated(n: int = 300) -> tuple[list[str], list[str]]:
+    """The same n things described in English and in Chinese: the demo's writer draws the same phrases of both."""
+    draw = np.random.default_rng(17)
+    names = (list(words.NOUN), list(words.OCCASION), list(words.ORIGIN), list(words.VOICE))
+    told = [tuple(options[draw.integers(len(options))] for options in names) for _ in range(n)]
+    english, chinese = (
+        [" ".join(words.describe(np.random.default_rng([17, at]), language, *one)) for at, one in enumerate(told)]
+        for language in (0, 1)
+    )
+    return english, chinese
+
+
+def across(modality: Any, store: Store) -> list[dict[str, Any]]:
+    """Same-item retrieval: of n things described in both languages, the description in one asks for that in the other;
+    Recall@10 (and @1) as the encoder gives the vectors, and each language standardised, as the index does."""
+    texts = translated()
+    have = [encoded_texts(modality, part, store)[0] for part in texts]
+    alone = np.zeros(len(texts[0]), np.int16)
+    everyone = np.ones(len(alone), bool)
+    out = []
+    for (one, asked), (other, items) in (
+        (("en", have[0]), ("zh", have[1])),
+        (("zh", have[1]), ("en", have[0])),
+    ):
+        standing = Standard(items, everyone, alone, (other,))
+        mine = Standard(asked, everyone, alone, (one,))
+        for name, scores in (
+            ("as encoded", unit(asked) @ unit(items).T),
+            ("standardised", mine.rows @ standing.rows.T),
+        ):
+            rank = (scores > np.diag(scores)[:, None]).sum(1)
+            told = {f"recall@{k}": [float((rank < k).mean()), *interval((rank < k).astype(float))] for k in (1, K)}
+            out.append({"asked": one, "items": other, "vectors": name, "n": len(rank),
+                        **{m: [round(x, 4) for x in v] for m, v in told.items()}})  # fmt: skip
+    return out
+
+
 def speed(index: SearchIndex, texts: Sequence[str]) -> dict[str, Any]:
     """The median time of a text query, encoding included, nothing remembered."""
     index.search(Query(texts[0]))
@@ -137,8 +176,10 @@ def measure(project: Path, home: Path) -> dict[str, Any]:
         raise SystemExit("the split is not by time: no search is later than another")
     index = SearchIndex.build(paths, params.modalities, until)
     later = past.searches(paths, index.ids, since=until)
+    store = Store(paths.store)
     out = {"rows": [speed(index, later.texts[:100])], "learnt": dict(index.learnt.told), "later": len(later)}
-    return out | contest(index, later, Store(paths.store))
+    out["same item"] = across(params.modalities[index.texts], store) if index.texts else []
+    return out | contest(index, later, store)
 
 
 def main() -> None:
