@@ -215,7 +215,10 @@ def main() -> None:
             rows.append(one(sides[name], label, CASES[name][label], seeds, fronts[name]))
             tests = tests_of(rows)
             told = sorted(({k: v for k, v in r.items() if k != "users"} for r in rows), key=lambda r: r["modality"])
-            write("encoders_trained", {"rows": told, "tests": tests})  # what is there before it ends
+            command = "python benchmarks/encoders_trained.py" + (" --quick" if chosen.quick else "")
+            write(
+                "encoders_trained", {"rows": told, "tests": tests, "command": command}
+            )  # what is there before it ends
     for t in tests:
         print(f"{t['modality']} {t['encoder']}: {t['metric']} {t['difference']:+.4f} (p {t['p_holm']:.3f})")
 

@@ -18,7 +18,8 @@ def encoders(found: dict[str, Any]) -> list[str]:
     for row in found["rows"]:
         test = {key: f"{m:.3f} [{low:.3f}, {high:.3f}]" for key, (m, low, high) in row["test"].items()}
         rows.append({
-            "modality": row["modality"], "encoder": row["encoder"], "width": str(row["dim"]), "seeds": str(row["seeds"]),
+            "modality": row["modality"], "encoder": row["encoder"], "width": str(row["dim"]),
+            "seeds": str(row["seeds"]),
             "valid NDCG@20": f"{row['valid_ndcg@20']:.3f}", "test NDCG@20": test["all ndcg@20"],
             "warm": test["warm ndcg@20"], "cold": test["cold ndcg@20"],
             "cold-only Recall@10": test["cold_only recall@10"],
