@@ -1,6 +1,6 @@
 """Encoders learnt here beside frozen ones, on the demo: one modality at a time, the same two towers over its vectors.
 
-    python benchmarks/encoders_trained.py [--project FOLDER] [--seeds 0 1 2] [--only text image audio]
+    python benchmarks/encoders_trained.py [--project FOLDER] [--seeds 0 1 2] [--quick] [--only text image audio]
 
 FOLDER: a project of the demo whose stages up to split are done (without it one is made). Every encoder learns on the
 training split with as many seeds, and stops by validation; the recommender is fitted with the same seed. What
@@ -63,6 +63,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "full (minilm, 1 layer)": {"kind": "tuned", "of": {"kind": "minilm"}, "what": "full", "learning": FULL},
     },
 }  # fmt: skip
+ORDER = ("frozen", "head", "learnt here", "full")  # the quick ones first
 METRICS = (("all", "ndcg@20"), ("warm", "ndcg@20"), ("cold", "ndcg@20"), ("cold_only", "recall@10"))
 
 
@@ -199,19 +200,25 @@ def main() -> None:
     parser.add_argument("--project", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--quick", action="store_true", help="one seed of what takes long")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="fusionrec-encoders-") as place:
         folder = (chosen.project or embedded(Path(place))).resolve()
         params, paths = config.load(folder / "params.yaml"), Paths(folder, folder / ".fusionrec")
-        rows = []
-        for name in chosen.only:
-            side = Side(params, paths, name)
-            fronts: dict[str, Any] = {}
-            for label, section in CASES[name].items():
-                rows.append(one(side, label, section, chosen.seeds, fronts))
-                tests = tests_of(rows)
-                told = [{k: v for k, v in r.items() if k != "users"} for r in rows]
-                write("encoders_trained", {"rows": told, "tests": tests})  # what is there before it ends
+        sides = {name: Side(params, paths, name) for name in chosen.only}
+        fronts: dict[str, dict[str, Any]] = {name: {} for name in sides}
+        cases = [(name, label) for name in sides for label in CASES[name]]
+        rows: list[dict[str, Any]] = []
+        for name, label in sorted(cases, key=lambda case: ORDER.index(case[1].split(" (")[0])):
+            long = label.startswith(("learnt", "full"))
+            seeds = chosen.seeds[:1] if long and chosen.quick else chosen.seeds
+            rows.append(one(sides[name], label, CASES[name][label], seeds, fronts[name]))
+            tests = tests_of(rows)
+            told = sorted(({k: v for k, v in r.items() if k != "users"} for r in rows), key=lambda r: r["modality"])
+            command = "python benchmarks/encoders_trained.py" + (" --quick" if chosen.quick else "")
+            write(
+                "encoders_trained", {"rows": told, "tests": tests, "command": command}
+            )  # what is there before it ends
     for t in tests:
         print(f"{t['modality']} {t['encoder']}: {t['metric']} {t['difference']:+.4f} (p {t['p_holm']:.3f})")
 

@@ -19,16 +19,16 @@ def encoders(found: dict[str, Any]) -> list[str]:
         test = {key: f"{m:.3f} [{low:.3f}, {high:.3f}]" for key, (m, low, high) in row["test"].items()}
         rows.append({
             "modality": row["modality"], "encoder": row["encoder"], "width": str(row["dim"]),
+            "seeds": str(row["seeds"]),
             "valid NDCG@20": f"{row['valid_ndcg@20']:.3f}", "test NDCG@20": test["all ndcg@20"],
             "warm": test["warm ndcg@20"], "cold": test["cold ndcg@20"],
             "cold-only Recall@10": test["cold_only recall@10"],
             "epochs": "–" if row["epochs"] is None else f"{row['epochs']:.0f}",
             "CPU s": "–" if row["cpu_seconds"] is None else f"{row['cpu_seconds']:.0f}",
         })  # fmt: skip
-    seeds = found["rows"][0]["seeds"]
     text = (
         "One modality of the demo at a time, the same two towers over its vectors (20 epochs at most). "
-        f"Means of {seeds} seeds, of the encoder and of the towers; settings were fixed before test was read. "
+        "Means over seeds, of the encoder and of the towers; settings were fixed before test was read. "
         "CPU s: learning alone, without encoding.\n"
     )
     return ["## Encoders learnt here\n", text, markdown(rows), *(f"- {line}" for line in against(found["tests"])), "",

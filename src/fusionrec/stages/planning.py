@@ -87,7 +87,8 @@ def _estimate(step: Step, params: Params, rows: dict[str, int], last: dict[str, 
         return Planned(step.address, step.reason, last["seconds"]["total"] / 60, "last run")
     name, modality = split_address(step.address)
     kind = params.modalities[modality].encoder.accepts if modality in params.modalities else name
-    if kind not in _RATES:
+    learns = name == "learn" and any(m.encoder.learnt for m in params.modalities.values())
+    if kind not in _RATES or learns:  # how many epochs a learning takes, nobody knows before
         return Planned(step.address, step.reason, None, "unknown")
     fixed, each, unit = _RATES[kind]
     return Planned(
