@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import recipes as script
 from page_recipes import IDEAS, recipes
 from workspace import ROOT
+
+import recipes as script
 
 HEAD = {"machine": {"cores": 2}, "commit": "0123456789", "command": "python benchmarks/recipes.py"}
 
