@@ -56,8 +56,9 @@ def instead(found: dict[str, Any]) -> list[str]:
     if not names:
         return []
     told = " and ".join(f"`{name}`" for name in names)
+    verb = "names" if len(names) == 1 else "name"
     return [
-        f"{told} name{'s' * (len(names) == 1)} a picture encoder that only a hub has (a Vision Transformer, VGG16). Without a hub, and in the "
+        f"{told} {verb} a picture encoder that only a hub has (a Vision Transformer, VGG16). Without a hub, and in the "
         "tables below, the packaged one stands in:\n",
         "<!-- not run: minutes; tests/e2e/test_recipes.py runs it on a small catalogue -->",
         f"```bash\nfusionrec repro --recipe {names[0]} \\\n"
