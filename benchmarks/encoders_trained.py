@@ -40,7 +40,7 @@ from fusionrec.recommenders.two_tower import TwoTower
 from fusionrec.recommenders.validation import validation_metric
 from fusionrec.types import Columns, Interactions, ItemSet, item_order
 
-SCRATCH, HEAD, FULL = {"lr": 1e-2, "epochs": 30}, {"lr": 3e-3, "epochs": 30}, {"lr": 3e-4, "epochs": 8}
+SCRATCH, HEAD, FULL = {"lr": 1e-2, "epochs": 30}, {"lr": 3e-3, "epochs": 30}, {"lr": 5e-5, "epochs": 8}
 CASES: dict[str, dict[str, dict[str, Any]]] = {
     "audio": {
         "frozen": {"kind": "musicnn"},
