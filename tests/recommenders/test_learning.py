@@ -140,7 +140,7 @@ def test_a_head_fits_any_encoder(choices):
     ],
 )
 def test_full_tuning_changes_the_last_layers_and_nothing_before_them(of, inputs, still, choices):
-    spec = Tuned(of=of, what="full", dim=8, learning=Learning(epochs=1, items=8, lr=5e-4))
+    spec = Tuned(of=of, what="full", dim=8, learning=Learning(epochs=5, items=32, lr=1e-4, metric="recall@20"))
     made = spec.start()
     below = {name: value.clone() for name, value in still(made).state_dict().items()}
     before = state(made)
