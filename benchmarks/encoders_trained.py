@@ -4,7 +4,8 @@
 
 FOLDER: a project of the demo whose stages up to split are done (without it one is made). Every encoder learns on the
 training split with as many seeds, and stops by validation; the recommender is fitted with the same seed. What
-is said of validation steered both; test is read at the end. Settings were fixed before the first look at test.
+is said of validation steered both; test is read at the end. Settings were fixed before the first look at test,
+but those of `full`: its learning rate was lowered after its first run lost validation from the first epoch on.
 """
 
 from __future__ import annotations
