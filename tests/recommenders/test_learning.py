@@ -140,7 +140,7 @@ def test_a_head_fits_any_encoder(choices):
     ],
 )
 def test_full_tuning_changes_the_last_layers_and_nothing_before_them(of, inputs, still, choices):
-    spec = Tuned(of=of, what="full", dim=8, learning=Learning(epochs=1, items=8, lr=1e-3))
+    spec = Tuned(of=of, what="full", dim=8, learning=Learning(epochs=5, items=32, lr=1e-4, metric="recall@20"))
     made = spec.start()
     below = {name: value.clone() for name, value in still(made).state_dict().items()}
     before = state(made)
@@ -208,3 +208,15 @@ def test_drawn_items_are_what_users_chose_until_it_is_enough():
     for seed in range(20):
         two, all_ = (drawn_items(x, np.arange(2), most, np.random.default_rng(seed)).tolist() for most in (2, 9))
         assert len(two) == 2 and (set(two) <= {0, 1} or set(two) <= {2, 3, 4}) and all_ == [0, 1, 2, 3, 4]
+
+
+def test_where_learning_does_harm_the_weights_it_began_with_stay(choices, monkeypatch):
+    from fusionrec.recommenders import learning
+
+    values = iter([0.5, 0.4, 0.3])  # untrained, after the first epoch, after the second one
+    monkeypatch.setattr(learning, "validation_by_group", lambda *_: next(values))
+    made = PLANTED["lstm_text"][0].start()
+    before = state(made)
+    done = learn(made, made.prepare(texts()), *choices, Learning(epochs=2))
+    assert (done.before, done.best, len(done.curve)) == (0.5, 0.5, 2)
+    assert all(torch.equal(before[name], value) for name, value in made.module.state_dict().items())

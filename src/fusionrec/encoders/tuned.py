@@ -2,7 +2,7 @@
 
 image:
   kind: image
-  encoder: {kind: tuned, of: {kind: efficientnet_lite0}, what: full, layers: 2}
+  encoder: {kind: tuned, of: {kind: efficientnet_lite0}, what: full, layers: 2, learning: {lr: 0.00005}}
 
 ``what: head`` takes any encoder that has weights of its own or none: its vectors stay as they are, and a linear map of
 them is learnt (the linear probe of transfer learning). ``what: full`` trains the last ``layers`` layers along, where
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BLOCK = 256
+MOST_LR = 5e-4  # for layers that know something already: from there on a few steps make all vectors alike
+PACE = 50  # beside opened layers a head learns this much faster than the learning rate that suits them
 
 
 def _any_encoder(value: Any) -> Any:
@@ -34,7 +36,7 @@ def _any_encoder(value: Any) -> Any:
 
 class Tuned(LearntEncoderSpec):
     """``of``: the encoder; ``dim``: the width of the head's vectors; ``layers``: how many of its last layers learn
-    where ``what`` is full (a lower learning rate suits them, e.g. ``learning: {lr: 0.0003}``)."""
+    where ``what`` is full (at a learning rate that suits them, e.g. ``learning: {lr: 0.00005}``)."""
 
     kind: Literal["tuned"] = "tuned"
     of: Annotated[SerializeAsAny[EncoderSpec], BeforeValidator(_any_encoder)]
@@ -60,6 +62,11 @@ class Tuned(LearntEncoderSpec):
                 f"the encoder {self.of.kind!r} cannot be trained further"
             )  # fmt: skip
             raise ValueError(f"{what}, found what: full with layers: {self.layers}; use what: head or fewer layers")
+        if self.what == "full" and self.learning.lr > MOST_LR:
+            raise ValueError(
+                f"learning.lr is {self.learning.lr:g}, expected at most {MOST_LR:g} where what is full: more destroys "
+                "what the layers know. Write e.g. learning: {lr: 0.00005}"
+            )
         return self
 
     def facts(self) -> Mapping[str, object]:
@@ -127,13 +134,17 @@ def _network(spec: Tuned, inner: Trainee) -> nn.Module:
             self.register_buffer("spread", torch.ones(inner.dim))
             self.drop = nn.Dropout(spec.dropout)
             self.out = nn.Linear(inner.dim, spec.dim)
+            self.pace = PACE if spec.what == "full" else 1  # Adam's steps know no scale but that of the weights
             nn.init.orthogonal_(self.out.weight)  # likes stay alike before anything is learnt
+            with torch.no_grad():
+                self.out.weight.div_(self.pace)
+                self.out.bias.div_(self.pace)
 
         def settle(self, x_ND: Tensor) -> None:
             self.mean.copy_(x_ND.mean(0))
             self.spread.copy_(x_ND.std(0, correction=0).clamp(min=1e-6))
 
         def forward(self, x_BD: Tensor) -> Tensor:
-            return self.out(self.drop((x_BD - self.mean) / self.spread))
+            return self.pace * self.out(self.drop((x_BD - self.mean) / self.spread))
 
     return Network()

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 BLOCK = 128  # items in one pass of validation
 STEPS = 4  # in an epoch, at least: of a small catalogue each takes a part or all of it
-SCALE = 10.0  # where the factor of the cosines starts
+SCALE = (
+    2.0  # where the factor of the cosines starts: from a larger one the first thing learnt is to make all items alike
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def learn(
     how: Learning,
     watch: Watch = silent,
 ) -> Learned:
-    """Train ``trainee.module``, which ends on the weights of the best epoch.
+    """Train ``trainee.module``, which ends on the weights of the best epoch, or on those it began with where no epoch
+    was better on validation.
 
     ``prepared``: of each of the I items what the trainee's front made of it, None where the item lacks the modality.
     Raises ValueError where there is nothing to learn from or to stop by, and where the loss is not finite.
@@ -92,7 +95,7 @@ def learn(
         return validation_by_group(judge, train_set, valid, how.metric)
 
     own.eval()
-    before = validate()
+    before, started = validate(), {name: value.clone() for name, value in own.state_dict().items()}
     curve: list[dict[str, float]] = []
 
     def watched(epoch: int, values: Mapping[str, float]) -> None:
@@ -101,7 +104,9 @@ def learn(
 
     same = {k: getattr(how, k) for k in ("epochs", "lr", "weight_decay", "patience", "metric")}
     best = train(module, batches, validate, Training(**same), watched, how.seed, trainee.work)
-    return Learned(before, best, curve)
+    if best <= before:  # learning did harm: what it started from is better, and stays
+        own.load_state_dict(started)
+    return Learned(before, max(before, best), curve)
 
 
 def vectors(trainee: Trainee, prepared: Sequence[np.ndarray | None]) -> Float32:
