@@ -14,10 +14,11 @@ from tests.e2e.test_doors import flow
 pytestmark = pytest.mark.timeout(900)
 
 PACKAGED = "modalities.image.encoder={kind: efficientnet_lite0}"
-SHORT = ("train.retriever.training.epochs=2", "rank.ranker.training.epochs=2", "rank.baselines=[]")
+QUICK = ("rank.ranker.training.epochs=2", "evaluate.bootstrap=50", "evaluate.samples=2")
+SHORT = (*QUICK, "train.retriever.training.epochs=2", "rank.baselines=[]", "rank.singles=false", "rank.without=[]")
 LEARN = "modalities.{}.encoder.learning.epochs=1"
 RECIPES = {
-    "ctr_net": ("rank.ranker.training.epochs=2",),
+    "ctr_net": QUICK,
     "self_attention_graph": SHORT,
     "attention_search": (*SHORT, PACKAGED),
     "deepfm_conversion": (*SHORT, LEARN.format("image")),
