@@ -288,6 +288,14 @@ def test_doctor_finds_what_is_missing(
     assert last.startswith("fusionrec: exit 78 (configuration): ") and " checks failed: " in last
 
 
+def test_doctor_says_what_to_do_where_dvc_is_not_set_up(project: Paths) -> None:
+    from fusionrec.stages.doctor import examine
+
+    shutil.rmtree(project.project / ".dvc")
+    found = {(f.level, f.topic): f.text for f in examine(project, ("private", "lock"))}
+    assert "run `dvc init --no-scm`" in found["fail", "dvc"] and ("ok", "lock") in found
+
+
 def test_dvcs_site_cache_is_private_for_a_bare_dvc_too(project: Paths) -> None:
     environment = {k: v for k, v in toy.environment(project).items() if k != "DVC_SITE_CACHE_DIR"}
     done = subprocess.run(

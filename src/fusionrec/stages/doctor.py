@@ -73,6 +73,10 @@ def _private(paths: Paths) -> Iterator[Finding]:
     mode = paths.home.stat().st_mode & 0o777 if paths.home.exists() else 0o700
     if mode & 0o077:
         yield Finding("fail", "privacy", f"{paths.home} has mode {mode:o}, expected 700: chmod 700 {paths.home}")
+    if not (paths.project / ".dvc").is_dir():
+        here = "`dvc init`" if (paths.project / ".git").exists() else "`dvc init --no-scm`"
+        yield Finding("fail", "dvc", f"{paths.project} is no DVC repository: run {here} in it")
+        return
     from dvc.repo import Repo
 
     given = os.environ.pop("DVC_SITE_CACHE_DIR", None)  # what a bare `dvc` of the user would see
