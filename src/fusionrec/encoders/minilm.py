@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec, Trainee
-from fusionrec.encoders.batches import shapes
+from fusionrec.encoders.batches import filled, shapes
 from fusionrec.encoders.sequences import padded
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.types import Float32
@@ -106,12 +106,7 @@ class MiniLMEncoder(Encoder):
         import torch
 
         size = max(BUDGET // length, 1)
-        tokens = torch.zeros((size, length), dtype=torch.long)
-        mask = torch.zeros((size, length), dtype=torch.long)
-        mask[:, 0] = 1  # an empty row would have nothing to attend to
-        for row, sequence in enumerate(ids):
-            tokens[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
+        tokens, mask = filled(ids, size, length, 0)
         half = self.spec.precision == "bf16"
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
             hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()

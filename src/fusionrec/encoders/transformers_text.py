@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
-from fusionrec.encoders.batches import shapes
+from fusionrec.encoders.batches import filled, shapes
 from fusionrec.encoders.hub import Weights
 from fusionrec.encoders.pretrained import CONFIG, TOKENIZER, network, processor, staged
 from fusionrec.encoders.weights import fingerprint
@@ -164,12 +164,7 @@ class TransformersTextEncoder(Encoder):
         import torch
 
         size = max(BUDGET // length, 1)
-        tokens = torch.full((size, length), self.pad, dtype=torch.long)
-        mask = torch.zeros((size, length), dtype=torch.long)
-        mask[:, 0] = 1  # an empty row would have nothing to attend to
-        for row, sequence in enumerate(ids):
-            tokens[row, : len(sequence)] = torch.tensor(sequence)
-            mask[row, : len(sequence)] = 1
+        tokens, mask = filled(ids, size, length, self.pad)
         half = self.spec.precision == "bf16"
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
             hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
