@@ -27,6 +27,10 @@ from fusionrec.recommenders import AnyRetriever
 from fusionrec.types import Spec
 
 
+MOST_NAMES = 12
+"""Names that a message lists."""
+
+
 class GateRules(Spec):
     """Rules of the validate stage. ``min_*`` are hard; the text and media rules are soft (rows are quarantined)."""
 
@@ -254,7 +258,7 @@ def explain(error: ValidationError) -> Iterator[str]:
             case "union_tag_invalid":
                 kinds = re.findall(r"'([^']*)'", str(context["expected_tags"]))
                 tag = str(context["tag"])
-                line = f"{where}.kind: unknown kind {tag!r}; choose one of {', '.join(kinds)}{_nearest(tag, kinds)}"
+                line = f"{where}.kind: unknown kind {tag!r}; choose one of {_some(tag, kinds)}{_nearest(tag, kinds)}"
             case "union_tag_not_found":
                 line = f"{where}: add a line 'kind: ...' that says which one is meant"
             case "extra_forbidden":
@@ -275,6 +279,14 @@ def explain(error: ValidationError) -> Iterator[str]:
         if not plain_union or where not in told:  # `int | str` reports every alternative; one is enough
             yield "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # a problem stays one line
         told.add(where)
+
+
+def _some(word: str, names: Sequence[str]) -> str:
+    """The names, of many those that are most like the word: a line that nobody reads helps nobody."""
+    if len(names) <= MOST_NAMES:
+        return ", ".join(names)
+    near = get_close_matches(word, names, MOST_NAMES, cutoff=0)
+    return f"{', '.join(near)} and {len(names) - len(near)} more"
 
 
 def _nearest(word: str, names: Sequence[str]) -> str:

@@ -114,7 +114,7 @@ def test_one_problem_one_line(changes: dict[str, Any], expected: str) -> None:
     lines = problems(changes)
     assert len(lines) == 1
     assert lines[0].startswith(expected)
-    assert len(lines[0]) < 400
+    assert len(lines[0]) < 260
 
 
 def test_all_problems_are_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,3 +250,8 @@ def test_what_dvc_looks_for_in_the_file_must_be_written_there(tmp_path: Path) ->
     raw["modalities"]["facts"]["encoder"] = {"kind": "hashed"}
     file.write_text(yaml.safe_dump(raw), encoding="utf-8")
     assert config.load(file) == config.parse(raw)
+
+
+def test_of_many_kinds_the_nearest_are_named() -> None:
+    (line,) = problems({"train.retriever": {"kind": "fredom"}})
+    assert "choose one of freedom, " in line and line.endswith("more (did you mean 'freedom'?)")
