@@ -26,7 +26,6 @@ from fusionrec.ranking.rerankers import AnyReranker
 from fusionrec.recommenders import AnyRetriever
 from fusionrec.types import Spec
 
-
 MOST_NAMES = 12
 """Names that a message lists."""
 

