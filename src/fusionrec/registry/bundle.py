@@ -189,13 +189,6 @@ def save_bundle(
     """
     trained_model, ids = load_model(model), list(users)
     judge = unseal(ranker).digest if ranker is not None else None
-    pairs = arrays_to_bytes(
-        {
-            "pairs": np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM])),
-            "users": user_hashes(ids),
-        }
-    )
-
     with fresh_folder(folder) as target:
         shutil.copytree(model, target / "model")
         if ranker is not None:
@@ -205,7 +198,8 @@ def save_bundle(
             shutil.copytree(learnt, target / "encoders" / name)
         digests = {f"encoders/{name}": unseal(target / "encoders" / name).digest for name in encoders or {}}
         people = _seal_users(target / "users", histories, None if ranker is None else _read_by(ranker, attributes, ids))
-        write_bytes(target / PAIRS, pairs)
+        hashed = np.unique(pair_hashes(trained[Columns.USER], trained[Columns.ITEM]))
+        write_bytes(target / PAIRS, arrays_to_bytes({"pairs": hashed, "users": user_hashes(ids)}))
         about = {
             "format_version": FORMAT_VERSION,
             "model": trained_model.digest,
