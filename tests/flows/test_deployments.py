@@ -14,7 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    "pipeline", "ingest", "validate", "split", "learn", "embed", "train", "rank", "evaluate", "bundle", "register",
+    "pipeline", "ingest", "validate", "split", "learn", "embed", "words", "train", "rank", "evaluate", "bundle", "register",
     "monitor", "tune", "promote", "use-recipe",
 ]  # fmt: skip
 
