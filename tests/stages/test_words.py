@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +19,6 @@ from fusionrec.data.schema import TIME, quarantine
 from fusionrec.errors import DataRejected, IntegrityError
 from fusionrec.paths import Paths
 from fusionrec.registry.words import load_words
-from fusionrec.search import speech
 from fusionrec.stages import words
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -154,29 +152,6 @@ def test_a_changed_file_is_refused_and_a_missing_folder_told(tmp_path: Path) -> 
     file.write_bytes(bytes(raw))
     with pytest.raises(IntegrityError, match=r"vectors.npy does not match"):
         load_words(paths, USERS)
-
-
-def test_a_spoken_query_is_one_by_its_words(tmp_path: Path) -> None:
-    """Real speech through the real transcriber; sounds in which nobody speaks are counted and left out."""
-    pytest.importorskip("faster_whisper", reason="the extra for speech is not installed")
-    speaker = pytest.importorskip("espeakng_loader", reason="the extra `voice` is not installed (GPL-3, tests only)")
-    from tests.search import test_speech
-
-    sound = test_speech.spoken(speaker, "I am looking for a mug for a camping trip.")
-    paths = project(tmp_path, sounds=(None, None, "mug.wav"))
-    (tmp_path / "raw" / "mug.wav").write_bytes(sound)
-    told = words.run(section(), paths)
-    assert told.counts["spoken"] == 1 and told.counts["query"] == 2
-    said = pl.read_parquet(paths.words / "words.parquet")
-    at = said["kind"].to_list().index("spoken")
-    heard = speech.Transcriber().words(speech.decoded(sound))
-    from fusionrec.embeddings.store import Store
-    from fusionrec.search.query import encoded_texts
-
-    vectors, _ = encoded_texts(section().modalities["text"], [heard], Store(paths.store))
-    np.testing.assert_array_equal(np.load(paths.words / "vectors.npy")[at], vectors[0])
-    manifest = json.loads((paths.words / "manifest.json").read_text())
-    assert manifest["n_words"] == 5
 
 
 def test_a_sound_that_cannot_be_used_is_counted_and_left_out(tmp_path: Path) -> None:
