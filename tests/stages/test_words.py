@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,15 +12,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fusionrec.config import Params, parse
+from fusionrec.config import Params, Rank, parse
 from fusionrec.data import tables
 from fusionrec.data.files import write_bytes
 from fusionrec.data.ingest import Canonical
 from fusionrec.data.schema import TIME, quarantine
 from fusionrec.errors import DataRejected, IntegrityError
 from fusionrec.paths import Paths
-from fusionrec.registry.words import load_words
-from fusionrec.stages import words
+from fusionrec.registry.ranker import load_ranker
+from fusionrec.registry.words import load_words, save_words
+from fusionrec.stages import bundle, evaluate, rank, train, words
+from tests.evaluation.conftest import World, write_project
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 USERS = [f"{n:032x}" for n in range(4)]
@@ -160,3 +163,44 @@ def test_a_sound_that_cannot_be_used_is_counted_and_left_out(tmp_path: Path) -> 
     told = words.run(section(), paths)
     assert told.counts == {"words": 4, "users": 3, "query": 2, "review": 2}
     assert told.notes == ["1 of 1 spoken queries are left out: no English sentence was heard"]
+
+
+def test_the_report_tells_what_they_are_good_for_and_neither_ranker_nor_bundle_holds_one(tmp_path: Path) -> None:
+    params, paths = write_project(tmp_path / "p", World(n_users=40, n_items=50, n_cold=9, seed=6))
+    rows = pl.read_parquet(paths.splits / "shown_train.parquet")
+    users = rows["user_id"].unique().sort().to_list()
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(2 * len(users), 4)).astype(np.float32)
+    first, last = rows["timestamp"].min(), rows["timestamp"].max()
+    said = pl.DataFrame(
+        {
+            "user_id": users * 2,
+            "timestamp": pl.Series([first] * len(users) + [last + timedelta(days=9)] * len(users), dtype=TIME),  # type: ignore[operator]
+            "kind": "query",
+            "language": "en",
+        }
+    )
+    save_words(paths, tables.parquet(said), vectors, {"modality": "text"})
+    section = {
+        "ranker": {"kind": "deepfm", "own_words": True, "training": {"epochs": 3, "batch": 128, "lr": 0.01}},
+        "without": ["content", "words"],
+    }
+    params = params.model_copy(update={"rank": Rank.model_validate(section)})
+    train.run(params, paths)
+    told = rank.run(params, paths)
+    assert told.counts["words"] == len(users), "what was said after the last impression of training is not read"
+    hearing = load_ranker(paths.rankers / "ranker").ranker.hearing  # type: ignore[attr-defined]
+    assert hearing is not None and len(hearing.vectors) == 0
+    assert load_ranker(paths.rankers / "without-words").ranker.hearing is None  # type: ignore[attr-defined]
+    evaluate.run(params, paths)
+    found = json.loads((paths.evaluation / "ranking.json").read_text(encoding="utf-8"))
+    assert {t["against"] for t in found["tests"]} == {"without-content", "without-words"}
+    assert found["labels"]["without-words"] == "deepfm without words"
+    bundle.run(params, paths)
+    kept = [f.read_bytes() for top in (paths.rankers, paths.bundle, paths.evaluation) for f in files(top)]
+    assert vectors[0].tobytes() in (paths.words / "vectors.npy").read_bytes(), "the scan would find one"
+    assert not any(row.tobytes() in file for row in vectors for file in kept)
+
+
+def files(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file()]
