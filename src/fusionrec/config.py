@@ -96,7 +96,7 @@ class Rank(Spec):
     seed: NonNegativeInt = 0
     without: tuple[Literal["content", "ids", "words"], ...] = Field(
         ("content",),
-        description="also train the same ranker without the items' content, ids, or the user's own words, for the table",
+        description="also train the same ranker without the items' content, ids, or the user's words, for the table",
     )
     singles: bool = Field(False, description="also train the same ranker on each modality alone, for the table")
     task: str | None = Field(None, description="what candidates are ordered by; null: the ranker's first task")

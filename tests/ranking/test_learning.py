@@ -16,8 +16,8 @@ from fusionrec.ranking import AnyRanker
 from fusionrec.ranking.base import Impressions, Known, Ranker, UserSet
 from fusionrec.ranking.boosting import _plain, _walk
 from fusionrec.ranking.deep import DeepRanker
-from fusionrec.ranking.rows import Rows
 from fusionrec.ranking.past import Past
+from fusionrec.ranking.rows import Rows
 from fusionrec.types import Interactions, ItemSet, Requests, item_order
 
 USERS, ITEMS, PLACES = 150, 60, 6

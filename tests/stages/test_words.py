@@ -1,4 +1,4 @@
-"""The stage words: what users wrote, asked and said aloud, with its time, and no text; and the ranker's folder without."""
+"""The stage words: what users wrote, asked and said aloud, with its time and no text; no word in a ranker or bundle."""
 
 from __future__ import annotations
 
@@ -126,9 +126,7 @@ def test_words_without_a_time_are_left_out_and_that_is_said(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("params", "why"), [(section(own_words=False), "no ranker reads words"), (section(text=False), "reads text")]
 )
-def test_where_nobody_reads_them_the_folder_is_empty_and_made_at_once(
-    tmp_path: Path, params: Params, why: str
-) -> None:
+def test_where_nobody_reads_them_the_folder_is_empty_and_made_at_once(tmp_path: Path, params: Params, why: str) -> None:
     paths = project(tmp_path)
     start = time.monotonic()
     told = words.run(params, paths)

@@ -24,7 +24,7 @@ def save_nothing(paths: Paths, why: str) -> None:
 
 
 def save_words(paths: Paths, said: bytes, vectors: Float32, manifest: Mapping[str, Any]) -> None:
-    """``said``: a Parquet file of ``user_id``, ``timestamp``, ``kind``, ``language`` of the rows of ``vectors`` (W, D)."""
+    """``said``: Parquet bytes, ``user_id``, ``timestamp``, ``kind``, ``language`` of the rows of ``vectors`` (W, D)."""
     content = io.BytesIO()
     np.save(content, np.ascontiguousarray(vectors, np.float32), allow_pickle=False)
     seal(paths.words, {TABLE: said, VECTORS: content.getvalue()}, {**manifest, "n_words": len(vectors)})

@@ -29,7 +29,7 @@ from fusionrec.types import Report
 
 QUERY, SPOKEN, REVIEW = "query", "spoken", "review"
 _SOUND = "audio_path"
-_SAID = {C.USER: pl.String(), C.TIME: TIME, "kind": pl.String(), "said": pl.String()}
+_SAID = pl.Schema({C.USER: pl.String(), C.TIME: TIME, "kind": pl.String(), "said": pl.String()})
 
 
 def run(params: Params, paths: Paths) -> Report:
