@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fusionrec.evaluation.probabilities import Judged, measure
+from fusionrec.fusion.space import FeatureSpace
 from fusionrec.ranking.base import Impressions, Known, Ranker, UserSet, Words
 from fusionrec.ranking.deepfm import DeepFM
 from fusionrec.ranking.judging import predictions
@@ -41,7 +42,7 @@ SAID = words([0, 0, 1, 2, 3, 4, 5], [10, 20, 10, 10, 10, 10, 99], [[v, 10 * v] f
 
 
 def learnt(said: Words = SAID) -> Hearing:
-    found = Hearing.learn(shown([50, 90]), known(said), np.ones(3, bool), last=3)
+    found = Hearing.learn(shown([50, 90]), known(said), FeatureSpace(), last=3)
     assert found is not None
     return found
 
@@ -66,7 +67,7 @@ def test_who_asks_without_a_time_knows_all_and_impressions_without_times_nothing
     item = np.zeros(2, np.int64)
     assert hearing.at(hearing.spans(np.array([0, 5]), None), item).count.tolist() == [2, 1]
     assert hearing.at(hearing.spans(np.array([0, 5]), None, timed=False), item).count.tolist() == [0, 0]
-    assert Hearing.learn(shown(None), known(SAID), np.ones(3, bool), 3) is None
+    assert Hearing.learn(shown(None), known(SAID), FeatureSpace(), 3) is None
 
 
 def test_at_most_the_last_ones_count() -> None:
@@ -80,8 +81,8 @@ def test_at_most_the_last_ones_count() -> None:
 
 def test_of_fewer_than_five_users_nothing_is_learnt() -> None:
     four = words([0, 1, 2, 3, 3, 3], [1, 1, 1, 1, 2, 3], [[float(n), 1] for n in range(6)])
-    assert Hearing.learn(shown([50]), known(four), np.ones(3, bool), 3) is None
-    assert Hearing.learn(shown([50]), known(None), np.ones(3, bool), 3) is None
+    assert Hearing.learn(shown([50]), known(four), FeatureSpace(), 3) is None
+    assert Hearing.learn(shown([50]), known(None), FeatureSpace(), 3) is None
     mixed = replace(SAID, language=np.array(["en", "zh", "en", "en", "en", "zh", "en"]))
     assert set(learnt(mixed).scale) == {ALL}, "a language of two users is read as all are"
 

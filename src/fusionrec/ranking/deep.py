@@ -103,7 +103,7 @@ class DeepRanker(Calibrated, Ranker):
         self.fit_ids = known.items.ids
         self.fields = Fields.learn(train, known, self.spec.width, seed, self.spec.ids)
         self.rated = PastRatings.learn(train, len(known.items)) if self.spec.past_rating else None
-        heard = Hearing.learn(train, known, self.fields.touched, self.spec.last) if self.spec.own_words else None
+        heard = Hearing.learn(train, known, self.fields.space, self.spec.last) if self.spec.own_words else None
         self.hearing = heard
         self.scale = {task: _scale(train.labels[task]) for task in self.tasks if task in self.values}
         self.net = self._network()
@@ -227,7 +227,7 @@ class DeepRanker(Calibrated, Ranker):
         self.vectors, self.mask = self.fields.space.apply(items)
         self.fit_row = self.fields.rows(items)
         if self.hearing is not None:
-            self.hearing.attach(items)
+            self.hearing.attach(self.vectors)
 
     def predict(
         self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
@@ -264,7 +264,7 @@ class DeepRanker(Calibrated, Ranker):
         self.fit_ids = tuple(fit_ids)
         self.fields = Fields.restore(arrays, fit_ids)
         self.rated = PastRatings.restore(arrays) if self.spec.past_rating else None
-        self.hearing = Hearing.restore(arrays, self.spec.last)
+        self.hearing = Hearing.restore(arrays, self.fields.space, self.spec.last)
         self.restore_calibration(arrays)
         named = sorted((name.split("/") for name in arrays if name.startswith("task/")), key=lambda n: int(n[1]))
         self.tasks = tuple(name[2] for name in named)

@@ -1,7 +1,7 @@
 """The user's own words (B6): what somebody wrote and asked strictly before an impression, pooled.
 
-Vectors are those of the text encoder's query side, standardised within their language and then turned as the items'
-texts are whitened, so that words and items can be compared. How words are distributed is learnt from those before the
+Vectors are those of the text encoder's query side, standardised within their language and then turned to the directions
+of taste in the items' texts (those of :mod:`fusionrec.ranking.fields`), so that words and items can be compared. How words are distributed is learnt from those before the
 end of training, each user weighing the same, and only where at least :data:`LEAST` users tell it: a mean of fewer
 would tell of a person. The words themselves are no part of what is learnt: somebody tells them by :meth:`Hearing.hear`.
 Legend: W words, D their dimension, R directions, N impressions, B rows of a batch, I items.
@@ -17,8 +17,8 @@ from scipy import sparse
 
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.ranking.base import Impressions, Known, Words
-from fusionrec.ranking.past import COMPONENTS, Past, Spans
-from fusionrec.types import Bool, Float32, Int32, Int64, Interactions, ItemSet
+from fusionrec.ranking.past import Past, Spans
+from fusionrec.types import Float32, Int32, Int64, Interactions
 
 LEAST = 5
 """Fewer users tell no mean."""
@@ -39,18 +39,18 @@ class Said:
 
 
 class Hearing:
-    """``scale``: language (or :data:`ALL`) -> (2, D) float32 mean and deviation; ``space``: how the items' texts are
-    whitened, None where the catalogue has none: then words are compared with nothing."""
+    """``scale``: language (or :data:`ALL`) -> (2, D) float32 mean and deviation; ``space``: that of the items'
+    content; where it holds no texts, words stay as they are and are compared with nothing."""
 
-    def __init__(self, scale: Mapping[str, Float32], modality: str, space: FeatureSpace | None, last: int) -> None:
+    def __init__(self, scale: Mapping[str, Float32], modality: str, space: FeatureSpace, last: int) -> None:
         self.scale, self.modality, self.space, self.last = dict(scale), modality, space, last
+        self.compares = modality in space.modalities
         self.hear(None)
         self.own = np.zeros((0, self.width), np.float32)
 
     @classmethod
-    def learn(cls, train: Impressions, known: Known, touched: Bool, last: int) -> Hearing | None:
-        """From the words before the last impression of training and the items that training ``touched`` (I,); attached
-        to the catalogue, the known words heard.
+    def learn(cls, train: Impressions, known: Known, space: FeatureSpace, last: int) -> Hearing | None:
+        """From the words before the last impression of training; the known words heard.
 
         None where there is nothing to hear: no words, fewer than :data:`LEAST` users with some, or impressions without
         times, of which nobody knows what was said before.
@@ -61,22 +61,19 @@ class Hearing:
         scale = _scales(earlier)
         if ALL not in scale:
             return None
-        name = known.words.modality
-        space = FeatureSpace(COMPONENTS).fit(known.items.only(name), touched) if name in known.items.features else None
-        hearing = cls(scale, name, space if space is not None and space.modalities else None, last)
-        hearing.attach(known.items)
+        hearing = cls(scale, known.words.modality, space, last)
         hearing.hear(known.words)
         return hearing
 
     @property
     def width(self) -> int:
         """R."""
-        return self.space.dims[self.modality] if self.space else self.scale[ALL].shape[1]
+        return self.space.dims[self.modality] if self.compares else self.scale[ALL].shape[1]
 
     @property
     def compared(self) -> int:
         """The number of cosines."""
-        return ALIKE if self.space else 0
+        return ALIKE if self.compares else 0
 
     def hear(self, words: Words | None) -> None:
         """Bind what users said from now on; None: nobody said anything.
@@ -100,12 +97,12 @@ class Hearing:
         for language in np.unique(words.language):
             mean, deviation = self.scale.get(str(language), self.scale[ALL])
             z[words.language == language] = (words.vectors[words.language == language] - mean) / deviation
-        return z if self.space is None else z @ self.space.arrays()[f"space/{self.modality}/basis"]
+        return z if not self.compares else z @ self.space.arrays()[f"space/{self.modality}/basis"]
 
-    def attach(self, items: ItemSet) -> None:
-        """Bind the catalogue whose rows :meth:`at` is given."""
-        if self.space is not None:
-            self.own = self.space.apply(items)[0][self.modality]
+    def attach(self, vectors: Mapping[str, Float32]) -> None:
+        """Bind the catalogue whose rows :meth:`at` is given: its vectors in ``space``."""
+        if self.compares:
+            self.own = vectors[self.modality]
 
     def spans(self, user: Int32 | Int64, time: Int64 | None, timed: bool = True) -> Spans:
         """What ``user`` (N,) said strictly before ``time`` (N,), None: everything; not ``timed``: nothing, as nobody
@@ -120,7 +117,7 @@ class Hearing:
         ends = np.append(bags.offsets, len(bags.items))
         pick = sparse.csr_matrix((share, bags.items, ends), shape=(len(item), len(self.vectors)))
         mean = np.asarray(pick @ self.vectors, np.float32)
-        if self.space is None:
+        if not self.compares:
             return Said(mean, bags.counts, np.zeros((len(item), 0), np.float32))
         latest = np.zeros_like(mean)
         some = spans.stop > spans.start
@@ -131,18 +128,17 @@ class Hearing:
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything learnt; no word."""
         told = {f"words/scale/{language}": pair for language, pair in self.scale.items()}
-        whitening = {} if self.space is None else {f"words/{k}": v for k, v in self.space.arrays().items()}
-        return {**told, **whitening, f"words/modality/{self.modality}": np.zeros(0, np.float32)}
+        return {**told, f"words/modality/{self.modality}": np.zeros(0, np.float32)}
 
     @classmethod
-    def restore(cls, arrays: Mapping[str, np.ndarray], last: int) -> Hearing | None:
+    def restore(cls, arrays: Mapping[str, np.ndarray], space: FeatureSpace, last: int) -> Hearing | None:
         """The inverse of :meth:`arrays`, not attached, and nothing heard; None where they hold none of it."""
         mine = {k.removeprefix("words/"): np.asarray(v) for k, v in arrays.items() if k.startswith("words/")}
         names = [k.removeprefix("modality/") for k in mine if k.startswith("modality/")]
         if not names:
             return None
         scale = {k.removeprefix("scale/"): v for k, v in mine.items() if k.startswith("scale/")}
-        return cls(scale, names[0], FeatureSpace.restore(mine) if "space.width" in mine else None, last)
+        return cls(scale, names[0], space, last)
 
 
 def _scales(words: Words) -> dict[str, Float32]:
