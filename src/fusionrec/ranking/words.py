@@ -1,9 +1,10 @@
 """The user's own words (B6): what somebody wrote and asked strictly before an impression, pooled.
 
 Vectors are those of the text encoder's query side, standardised within their language and then turned to the directions
-of taste in the items' texts (those of :mod:`fusionrec.ranking.fields`), so that words and items can be compared. How words are distributed is learnt from those before the
-end of training, each user weighing the same, and only where at least :data:`LEAST` users tell it: a mean of fewer
-would tell of a person. The words themselves are no part of what is learnt: somebody tells them by :meth:`Hearing.hear`.
+of taste in the items' texts (those of :mod:`fusionrec.ranking.fields`), so that words and items can be compared. How
+words are distributed is learnt from those before the end of training, each user weighing the same, and only where at
+least :data:`LEAST` users tell it: a mean of fewer would tell of a person. The words themselves are no part of what is
+learnt: somebody tells them by :meth:`Hearing.hear`.
 Legend: W words, D their dimension, R directions, N impressions, B rows of a batch, I items.
 """
 
