@@ -30,12 +30,15 @@ from fusionrec.data import split
 from fusionrec.embeddings import base as embeddings
 from fusionrec.paths import Paths
 from fusionrec.ranking import AnyRanker, comparing, frame
-from fusionrec.ranking.base import TASKS, Impressions, Known, Ranker
+from fusionrec.ranking.base import TASKS, Impressions, Known, Ranker, Words
 from fusionrec.ranking.judging import Judgement, judge
+from fusionrec.registry.words import load_words
+from fusionrec.stages import words
 from fusionrec.types import Interactions, ItemSet
 
 PARTS = ("train", "valid", "test")
 ESMM = "deepfm, ESMM"
+WORDS = "deepfm, own words"
 MODELS: dict[str, dict[str, Any]] = {
     "biases": {"kind": "biases"},
     "logistic": {"kind": "logistic"},
@@ -45,31 +48,47 @@ MODELS: dict[str, dict[str, Any]] = {
     "dcn_v2": {"kind": "dcn_v2"},
     "deepfm, MMoE": {"kind": "deepfm", "head": {"kind": "mmoe"}},
     ESMM: {"kind": "deepfm", "head": {"kind": "esmm"}},
+    WORDS: {"kind": "deepfm", "own_words": True},
 }
 ALONE = "deepfm, conversion alone"
 WITHOUT = " without content"
 
 
-def read(project: Path) -> frame.Shown:
-    """A project whose stages up to embed have run."""
-    params, paths = load_params(project / "params.yaml"), Paths(project, project.parent / "home")
+def read(project: Path, home: Path | None = None) -> frame.Shown:
+    """A project whose stages up to embed have run; what its users said is encoded here, those of the test included."""
+    paths = Paths(project, home or project.parent / "home")
+    params = load_params(project / "params.yaml", {"rank.ranker": MODELS[WORDS]})
+    words.run(params, paths)
     data = split.load(paths, PARTS)
-    return frame.load(paths, data, embeddings.load(paths, tuple(params.modalities)), PARTS)
+    shown = frame.load(paths, data, embeddings.load(paths, tuple(params.modalities)), PARTS)
+    return replace(shown, known=replace(shown.known, words=load_words(paths, data.users)))
+
+
+def before_test(data: frame.Shown) -> Words | None:
+    """What users said before the test, as the stage rank reads it."""
+    times = [data.parts[name].time for name in ("train", "valid")]
+    if data.known.words is None or any(time is None for time in times):
+        return None
+    return data.known.words.before(max(int(time.max(initial=0)) for time in times if time is not None))
 
 
 def fit(section: dict[str, Any], tasks: list[str], data: frame.Shown, content: bool, seed: int) -> tuple[Ranker, float]:
-    known = data.known if content else replace(data.known, items=data.known.items.only())
+    known = replace(data.known, words=before_test(data))
+    known = known if content else replace(known, items=known.items.only())
     ranker: Ranker = TypeAdapter(AnyRanker).validate_python({"tasks": tasks, **section}).build()
     start = time.monotonic()
     ranker.fit(data.parts["train"], data.parts["valid"], known, seed=seed)
+    ranker.hear(data.known.words)  # of which an impression knows those strictly before it
     return ranker, time.monotonic() - start
 
 
 def contest(data: frame.Shown, seeds: int, names: list[str]) -> dict[str, Any]:
     """Every model with content, the networks also without; -> rows by task and the paired tests."""
-    told = {name: {t for t in TASKS if np.isfinite(part.labels[t]).any()} for name, part in data.parts.items()}
-    tasks = [task for task in TASKS if task in told["train"] & told["test"]]
+    labels = {name: {t for t in TASKS if np.isfinite(part.labels[t]).any()} for name, part in data.parts.items()}
+    tasks = [task for task in TASKS if task in labels["train"] & labels["test"]]
     entries = {name: (section, tasks, True) for name, section in MODELS.items() if not names or name in names}
+    if before_test(data) is None:
+        entries.pop(WORDS, None)
     if not {"click", "conversion"} <= set(tasks):
         entries.pop(ESMM, None)
     elif not names:
@@ -96,11 +115,13 @@ def headline(one: Judgement) -> str:
 
 
 def compared(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Each network against itself without content and against logistic regression; ESMM against conversion alone."""
+    """Each network against itself without content, and against logistic regression; own words against none; ESMM
+    against conversion alone."""
     names = list(names)
     deep = [name for name in names if name + WITHOUT in names]
     pairs = [(name, name + WITHOUT) for name in deep]
     pairs += [(name, "logistic") for name in deep if "logistic" in names]
+    pairs += [(WORDS, "deepfm")] if {WORDS, "deepfm"} <= {*names} else []
     return pairs + ([(ESMM, ALONE)] if {ESMM, ALONE} <= {*names} else [])
 
 

@@ -21,6 +21,7 @@ ABOUT = {
     "split": "Split the interactions into train, valid and test.",
     "learn": "Train the encoders that have weights to learn, on the training split; nothing where all are frozen.",
     "embed": "Encode every modality; only content that the store does not hold is encoded.",
+    "words": "Encode what users wrote and asked, where a ranker reads it; nothing else.",
     "train": "Train the model, its single-modality versions and the baselines.",
     "rank": "Train the rankers on what was shown and what came of it.",
     "evaluate": "Measure every model on the test split.",
@@ -47,7 +48,8 @@ def single(name: str) -> Any:
 
 
 ingest, validate, split = single("ingest"), single("validate"), single("split")
-learn, embed, train, rank = single("learn"), single("embed"), single("train"), single("rank")
+learn, embed, words = single("learn"), single("embed"), single("words")
+train, rank = single("train"), single("rank")
 evaluate, bundle = single("evaluate"), single("bundle")
 
 

@@ -97,8 +97,9 @@ class Rank(Spec):
 
     ranker: AnyRanker = DCNv2()
     seed: NonNegativeInt = 0
-    without: tuple[Literal["content", "ids"], ...] = Field(
-        ("content",), description="also train the same ranker without the items' content, or without ids, for the table"
+    without: tuple[Literal["content", "ids", "words"], ...] = Field(
+        ("content",),
+        description="also train the same ranker without the items' content, ids, or the user's words, for the table",
     )
     singles: bool = Field(False, description="also train the same ranker on each modality alone, for the table")
     task: str | None = Field(None, description="what candidates are ordered by; null: the ranker's first task")

@@ -55,6 +55,10 @@ class Paths:
         return self.data / "encoders"
 
     @property
+    def words(self) -> Path:
+        return self.data / "words"
+
+    @property
     def model(self) -> Path:
         return self.data / "model"
 

@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from fusionrec.kinds import members
 from fusionrec.ranking import AnyRanker
-from fusionrec.ranking.base import Impressions, Known, Ranker, RankerSpec, UserSet
+from fusionrec.ranking.base import Impressions, Known, Ranker, RankerSpec, UserSet, Words
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.types import Requests
@@ -36,7 +36,9 @@ HEADS = {
     f"deepfm, {head}": SPECS["deepfm"].model_validate({"tasks": TASKS, "head": {"kind": head}, "training": QUICK})
     for head in ("mmoe", "esmm")
 }
-SPECS |= HEADS
+SPECS |= HEADS | {
+    "deepfm, own words": SPECS["deepfm"].model_validate({"tasks": TASKS, "own_words": True, "training": QUICK})
+}
 FAVOURITE, NEVER_BOUGHT = 3, 3
 B, K = 5, 3
 
@@ -66,7 +68,15 @@ def known(data: w.World) -> Known:
     users = UserSet(
         tuple(f"u{n}" for n in range(w.USERS)), {"region": (np.arange(w.USERS) % 4).astype(np.int32)}, {"region": 4}
     )
-    return Known(data.items, users, data.train)
+    return Known(data.items, users, data.train, words())
+
+
+def words(n: int = 90) -> Words:
+    """Every user but the last says something now and then, in one of two languages."""
+    rng = np.random.default_rng(8)
+    language = np.array(["en", "zh"])[rng.integers(0, 2, n)]
+    user, time = rng.integers(0, w.USERS - 1, n).astype(np.int32), rng.integers(0, 3 * w.DAY, n).astype(np.int64)
+    return Words(user, time, rng.normal(size=(n, w.DIMS["text"])).astype(np.float32), language, "text")
 
 
 @cache
@@ -126,6 +136,7 @@ def test_arrays_restore_the_same_predictions_bit_for_bit(kind: str) -> None:
     for task, value in other.predict(asked(data), candidates()).items():  # who the users are is not told yet
         assert np.isfinite(value).all() and (task in other.values or ((value >= 0) & (value <= 1)).all())
     other.meet(known(data).users)
+    other.hear(known(data).words)
     for task, value in ranker.predict(asked(data), candidates()).items():
         np.testing.assert_array_equal(other.predict(asked(data), candidates())[task], value)
 
@@ -137,6 +148,11 @@ def test_what_is_learnt_holds_no_attribute_of_a_user(kind: str) -> None:
     for name, array in fitted(kind).arrays().items():
         columns = array.T if array.ndim == 2 else array[None]
         assert not any(c.shape == a.shape and (c == a).all() for c in columns for a in codes), name
+
+
+def test_what_is_learnt_holds_no_word_of_a_user(kind: str) -> None:
+    for name, array in fitted(kind).arrays().items():
+        assert array.dtype.kind != "f" or not np.isin(words().vectors, array).any(), name
 
 
 def test_the_same_seed_gives_the_same_bits(kind: str) -> None:

@@ -14,8 +14,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [
-    "pipeline", "ingest", "validate", "split", "learn", "embed", "train", "rank", "evaluate", "bundle", "register",
-    "monitor", "tune", "promote", "use-recipe",
+    "pipeline", "ingest", "validate", "split", "learn", "embed", "words", "train", "rank", "evaluate", "bundle",
+    "register", "monitor", "tune", "promote", "use-recipe",
 ]  # fmt: skip
 
 

@@ -15,8 +15,9 @@ from fusionrec.evaluation.probabilities import Judged, measure
 from fusionrec.ranking import AnyRanker
 from fusionrec.ranking.base import Impressions, Known, Ranker, UserSet
 from fusionrec.ranking.boosting import _plain, _walk
-from fusionrec.ranking.deep import DeepRanker, _Rows
+from fusionrec.ranking.deep import DeepRanker
 from fusionrec.ranking.past import Past
+from fusionrec.ranking.rows import Rows
 from fusionrec.types import Interactions, ItemSet, Requests, item_order
 
 USERS, ITEMS, PLACES = 150, 60, 6
@@ -93,7 +94,7 @@ def test_a_task_weighs_as_much_as_it_has_labels() -> None:
     """A rating on every tenth row that weighed as much as all clicks would be learnt by heart."""
     ranker, rows = fitted("deepfm"), np.arange(500)
     assert isinstance(ranker, DeepRanker)
-    part = _Rows(ranker, VALID.shown, Past(TRAIN.known().history, ranker.spec.last))
+    part = Rows(ranker, VALID.shown, Past(TRAIN.known().history, ranker.spec.last))
     with torch.no_grad():
         said = {task: v.double().numpy() for task, v in ranker.net(ranker._inputs(part.at(rows), None)).items()}
         whole = float(ranker._loss(part, rows, None))

@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import soundfile
 
@@ -80,6 +81,23 @@ def test_a_spoken_sentence_finds_its_product(shop: Shop, voice, text: str, at: i
 def test_speech_and_words_are_one_query(shop: Shop, voice) -> None:
     answer = shop.index.search(Query(text="马克杯", audio=voice(SAID[0][0])), 3)
     assert {hit.item_id for hit in answer.hits[:2]} == {"en-0", "zh-0"}
+
+
+def test_what_users_asked_aloud_are_words_of_theirs(voice, tmp_path: Path, transcriber: speech.Transcriber) -> None:
+    """The stage words, with a query that is a sound: it counts by what was heard in it."""
+    from fusionrec.embeddings.store import Store
+    from fusionrec.search.query import encoded_texts
+    from fusionrec.stages import words
+    from tests.stages.test_words import project, section
+
+    sound = voice(SAID[0][0])
+    paths = project(tmp_path, sounds=(None, None, "mug.wav"))
+    (tmp_path / "raw" / "mug.wav").write_bytes(sound)
+    assert words.run(section(), paths).counts == {"words": 5, "users": 3, "query": 2, "review": 2, "spoken": 1}
+    at = pl.read_parquet(paths.words / "words.parquet")["kind"].to_list().index("spoken")
+    heard = transcriber.words(speech.decoded(sound))
+    vectors, _ = encoded_texts(section().modalities["text"], [heard], Store(paths.store))
+    np.testing.assert_array_equal(np.load(paths.words / "vectors.npy")[at], vectors[0])
 
 
 @pytest.mark.slow

@@ -84,13 +84,39 @@ class Impressions:
 
 
 @dataclass(frozen=True)
+class Words:
+    """What users wrote and asked, W texts: ``user`` (W,) int32 in [0, U); ``time`` (W,) int64 UTC microseconds;
+    ``vectors`` (W, D) float32 by the encoder of the ``modality``; ``language`` (W,) its code as text."""
+
+    user: Int32
+    time: Int64
+    vectors: Float32
+    language: NDArray[np.str_]
+    modality: str
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.user), len(self.time), len(self.vectors), len(self.language)}
+        if len(sizes) > 1:
+            raise ValueError(f"lengths differ: {', '.join(map(str, sorted(sizes)))}")
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def before(self, time: int) -> Words:
+        """Those said strictly before."""
+        here = self.time < time
+        return Words(self.user[here], self.time[here], self.vectors[here], self.language[here], self.modality)
+
+
+@dataclass(frozen=True)
 class Known:
-    """What a ranker may know beside the impressions: the catalogue, the users, and the positives of train with their
-    times, of which it takes those strictly before each impression."""
+    """What a ranker may know beside the impressions: the catalogue, the users, and the positives of train and what
+    users said, both with their times: it takes those strictly before each impression."""
 
     items: ItemSet
     users: UserSet
     history: Interactions
+    words: Words | None = None
 
 
 class Ranker(ABC):
@@ -120,6 +146,13 @@ class Ranker(ABC):
         They are personal, so :meth:`arrays` leaves them out: whoever holds the table of users tells who they are.
         """
 
+    def hear(self, words: Words | None) -> None:  # noqa: B027  (a ranker may read no words)
+        """Bind what the users of the fit wrote and asked; after :meth:`restore` nobody has said anything, as with None.
+
+        Words are personal, so :meth:`arrays` leaves them out. Of them a request knows those strictly before its time;
+        one without a time knows them all.
+        """
+
     @abstractmethod
     def predict(
         self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
@@ -147,6 +180,11 @@ class RankerSpec(Spec):
     kind: Any
     tasks: tuple[str, ...] = Field(TASKS, min_length=1, description="those without a label are left out")
     ids: bool = Field(True, description="false: who and which stay hidden, content and attributes decide alone")
+
+    @property
+    def hears(self) -> bool:
+        """Whether it reads what users wrote and asked."""
+        return False
 
     def build(self, fusion: FusionSpec | None = None) -> Ranker:
         """An unfitted model. ``fusion`` is injected into the models that read content through one."""

@@ -2,7 +2,8 @@
 
 Fields, each a vector of ``dim``: user and item id, the user's attributes, the context (not the position), the item's
 fused content, and the fused content of what the user chose before (its mean). Numbers beside them: how much the item
-resembles the user's past in each modality and fused, and how long that past is. An id that training does not know, and
+resembles the user's past in each modality and fused, and how long that past is; with ``own_words`` the user's words
+too (:mod:`fusionrec.ranking.words`). An id that training does not know, and
 now and then one that it does (``id_dropout``), reads as unknown, so a new item is judged by its content.
 
 Where impressions have a position, clicks and what follows them are p(seen | position) p(wanted): see
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +33,7 @@ from fusionrec.ranking.base import (
     RankerSpec,
     UserSet,
     Watch,
+    Words,
     labelled,
     silent,
 )
@@ -40,8 +41,10 @@ from fusionrec.ranking.calibration import Calibrated
 from fusionrec.ranking.fields import Fields
 from fusionrec.ranking.heads import AnyHead
 from fusionrec.ranking.heads.shared_bottom import SharedBottom
-from fusionrec.ranking.past import Bags, Past, candidate_blocks
+from fusionrec.ranking.past import Past, candidate_blocks
 from fusionrec.ranking.rated import PastRatings
+from fusionrec.ranking.rows import Batch, Rows
+from fusionrec.ranking.words import Hearing
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.types import Bool, Float32, Int64, ItemSet, Requests
 
@@ -67,8 +70,13 @@ class DeepSpec(RankerSpec):
     past_rating: bool = Field(
         False, description="the item's mean rating so far joins the fusion, as the modality rating"
     )
+    own_words: bool = Field(False, description="what the user wrote and asked before is one more field (stage words)")
     head: AnyHead = SharedBottom()
     training: RankTraining = RankTraining(epochs=30, batch=2048, lr=2e-3, weight_decay=1e-5, patience=3)
+
+    @property
+    def hears(self) -> bool:
+        return self.own_words
 
     def build(self, fusion: FusionSpec | None = None) -> Ranker:
         return DeepRanker(self, fusion or Concat())
@@ -95,29 +103,31 @@ class DeepRanker(Calibrated, Ranker):
         self.fit_ids = known.items.ids
         self.fields = Fields.learn(train, known, self.spec.width, seed, self.spec.ids)
         self.rated = PastRatings.learn(train, len(known.items)) if self.spec.past_rating else None
+        heard = Hearing.learn(train, known, self.fields.space, self.spec.last) if self.spec.own_words else None
+        self.hearing = heard
         self.scale = {task: _scale(train.labels[task]) for task in self.tasks if task in self.values}
         self.net = self._network()
         self.attach(known.items)
         self._train(train, valid, known, seed, watch)
         self.net.eval()
-        self._calibrate(_Rows(self, valid, Past(known.history, self.spec.last)))
+        self._calibrate(Rows(self, valid, Past(known.history, self.spec.last)))
 
     def _network(self) -> Any:
         from fusionrec.ranking.network import Network
 
-        return Network(self.spec, self.fusion, self.fields, self.tasks, self.values)
+        return Network(self.spec, self.fusion, self.fields, self.tasks, self.values, self.hearing)
 
     def _train(self, train_set: Impressions, valid: Impressions, known: Known, seed: int, watch: Watch) -> None:
         past = Past(known.history, self.spec.last)
         how = self.spec.training
-        parts = {name: _Rows(self, rows, past) for name, rows in (("train", train_set), ("valid", valid))}
+        parts = {name: Rows(self, rows, past) for name, rows in (("train", train_set), ("valid", valid))}
 
         def batches(epoch: int) -> Iterator[Callable[[], Tensor]]:
             rng = draws(seed, epoch)
             order = rng.permutation(len(train_set))
             for start in range(0, len(order), how.batch):
                 rows = share(order[start : start + how.batch])
-                hidden = rng.random((2, len(rows))) < self.spec.id_dropout
+                hidden = rng.random((2 if self.hearing is None else 3, len(rows))) < self.spec.id_dropout
                 yield partial(self._loss, parts["train"], rows, hidden)
 
         rounds = iter(range(how.epochs + 1))
@@ -130,7 +140,7 @@ class DeepRanker(Calibrated, Ranker):
 
         train(self.net, batches, validate, how, watch, seed, how.batch * self.net.work)
 
-    def _calibrate(self, part: _Rows) -> None:
+    def _calibrate(self, part: Rows) -> None:
         """By these rows, the place taken out: how much it is seen is no part of how much an item is wanted."""
         empty = np.zeros(0, np.float32)
         wanted = {task: [empty] for task in self.tasks if task not in self.values}
@@ -166,7 +176,7 @@ class DeepRanker(Calibrated, Ranker):
             found[task] = (value.cpu().numpy(), place.cpu().numpy())
         return found
 
-    def _loss(self, part: _Rows, rows: Int64, hidden: Bool | None) -> Tensor:
+    def _loss(self, part: Rows, rows: Int64, hidden: Bool | None) -> Tensor:
         import torch
 
         from fusionrec.ranking.layers import task_losses
@@ -175,14 +185,14 @@ class DeepRanker(Calibrated, Ranker):
         labels = {task: tensor(part.labels[task][rows], self.net.anchor.device) for task in self.tasks}
         return torch.stack(list(task_losses(out, labels, self.values).values())).sum()
 
-    def _inputs(self, batch: _Batch, hidden: Bool | None) -> dict[str, Any]:
+    def _inputs(self, batch: Batch, hidden: Bool | None) -> dict[str, Any]:
         """Tensors of B rows: ``ids`` (B, F) codes; the R different items with their content; where the rows' items
         and pasts lie among them; where ratings are read ``rating`` (B, 1) and ``rated`` (B,)."""
         device = self.net.anchor.device
         ids, item, bags = batch.ids, batch.item, batch.bags
         if hidden is not None:
             ids = ids.copy()
-            ids[:, :2][hidden.T] = 0
+            ids[:, :2][hidden[:2].T] = 0
         different, place = np.unique(np.concatenate([item, bags.items]), return_inverse=True)
         given = {
             "ids": tensor(ids, device),
@@ -197,27 +207,41 @@ class DeepRanker(Calibrated, Ranker):
         if self.rated is not None:
             rating, rated = self.rated.before(self.fit_row[item], batch.time)
             given |= {"rating": tensor(rating, device), "rated": tensor(rated, device)}
+        if batch.said is not None:
+            count, alike = batch.said.count.astype(np.float32), batch.said.alike
+            if hidden is not None:  # whoever asks where nobody's words are told is met in training too
+                count, alike = np.where(hidden[2], 0, count), np.where(hidden[2][:, None], 0, alike)
+            told = {"said": batch.said.mean, "said_count": count, "said_alike": alike}
+            given |= {name: tensor(value.astype(np.float32), device) for name, value in told.items()}
         return given
 
     def meet(self, users: UserSet) -> None:
         self.fields.meet(users)
 
+    def hear(self, words: Words | None) -> None:
+        if self.hearing is not None:
+            self.hearing.hear(words)
+
     def attach(self, items: ItemSet) -> None:
         self.fields.attach(items)
         self.vectors, self.mask = self.fields.space.apply(items)
         self.fit_row = self.fields.rows(items)
+        if self.hearing is not None:
+            self.hearing.attach(self.vectors)
 
     def predict(
         self, requests: Requests, candidates: Int64, context: Mapping[str, Int16] | None = None
     ) -> dict[str, Float32]:
         out = {task: np.zeros(candidates.shape, np.float32) for task in self.tasks}
         self.net.eval()
+        spoken = None if self.hearing is None else self.hearing.spans(requests.user, requests.time)
         for r, c, past in candidate_blocks(requests, candidates, self.spec.last, PAIRS):
             item = candidates[r, c]
             given = {name: codes[r, c] for name, codes in (context or {}).items()}
             position = given.get(POSITION, np.ones(len(r), np.int64)).astype(np.int64)
             ids = self.fields.codes(requests.user[r], item, given)
-            answers = self._answers(self._inputs(_Batch(ids, item, past, position, None), None))
+            said = None if self.hearing is None or spoken is None else self.hearing.at(spoken.at(r), item)
+            answers = self._answers(self._inputs(Batch(ids, item, past, position, None, said), None))
             for task, (value, place) in answers.items():
                 out[task][r, c] = (
                     _unscaled(value, self.scale[task])
@@ -232,6 +256,7 @@ class DeepRanker(Calibrated, Ranker):
             **self.fields.arrays(),
             **self.calibration_arrays(),
             **({} if self.rated is None else self.rated.arrays()),
+            **({} if self.hearing is None else self.hearing.arrays()),
             **{f"task/{n}/{task}": np.array(self.scale.get(task, ())) for n, task in enumerate(self.tasks)},
         }
 
@@ -239,6 +264,7 @@ class DeepRanker(Calibrated, Ranker):
         self.fit_ids = tuple(fit_ids)
         self.fields = Fields.restore(arrays, fit_ids)
         self.rated = PastRatings.restore(arrays) if self.spec.past_rating else None
+        self.hearing = Hearing.restore(arrays, self.fields.space, self.spec.last)
         self.restore_calibration(arrays)
         named = sorted((name.split("/") for name in arrays if name.startswith("task/")), key=lambda n: int(n[1]))
         self.tasks = tuple(name[2] for name in named)
@@ -247,39 +273,6 @@ class DeepRanker(Calibrated, Ranker):
         self.net = self._network()
         load_state(self.net, dict(arrays), "net")
         self.net.eval()
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """B rows: their codes ``ids`` (B, F), ``item`` (B,) rows of the catalogue, pasts, places (B,) and times (B,); where
-    there are none they are asked about after all of training."""
-
-    ids: Int64
-    item: Int64
-    bags: Bags
-    position: Int64
-    time: Int64 | None
-
-
-class _Rows:
-    """Impressions with what belongs to each, ready to be taken by row."""
-
-    def __init__(self, ranker: DeepRanker, rows: Impressions, past: Past) -> None:
-        self.ranker, self.rows, self.past = ranker, rows, past
-        self.spans = past.spans(rows.user, rows.time)
-        nothing = np.full(len(rows), np.nan, np.float32)
-        self.labels = {task: rows.labels.get(task, nothing) for task in ranker.tasks}
-        for task, (mean, spread, *_) in ranker.scale.items():
-            self.labels[task] = ((self.labels[task] - mean) / spread).astype(np.float32)
-
-    def at(self, rows: Int64) -> _Batch:
-        part = self.rows
-        item = part.item[rows].astype(np.int64)
-        context = {name: codes[rows] for name, codes in part.context.items()}
-        ids = self.ranker.fields.codes(part.user[rows].astype(np.int64), item, context)
-        position = context.get(POSITION, np.ones(len(rows), np.int64)).astype(np.int64)
-        time = None if part.time is None else part.time[rows]
-        return _Batch(ids, item, self.past.bags(self.spans.at(rows), item), position, time)
 
 
 def _scale(values: Float32) -> tuple[float, ...]:

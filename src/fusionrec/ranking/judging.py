@@ -36,8 +36,10 @@ class Judgement:
 def predictions(ranker: Ranker, shown: Impressions, positives: Interactions) -> dict[str, Float32]:
     """Task -> (N,) float32 of every impression at the place where it stood.
 
-    ``positives``: of train and after; of them each impression's user is known by those strictly before it.
+    ``positives``: of train and after; of them each impression's user is known by those strictly before it, and of the
+    words that the ranker was told by those strictly before it too: by none where nobody knows when it was.
     """
+    time = np.full(len(shown), np.iinfo(np.int64).min) if shown.time is None else shown.time
     past = Past(positives, EVERYTHING)
     spans = past.spans(shown.user, shown.time)
     found: dict[str, list[Float32]] = {task: [] for task in ranker.tasks}
@@ -52,7 +54,8 @@ def predictions(ranker: Ranker, shown: Impressions, positives: Interactions) -> 
         history.sum_duplicates()
         history.data[:] = 1
         context = {name: codes[part, None] for name, codes in shown.context.items()}
-        answer = ranker.predict(Requests(shown.user[part].astype(np.int64), history), item[:, None], context)
+        asked = Requests(shown.user[part].astype(np.int64), history, time=time[part])
+        answer = ranker.predict(asked, item[:, None], context)
         for task, value in answer.items():
             found[task].append(value[:, 0])
     return {task: np.concatenate(values) if values else np.zeros(0, np.float32) for task, values in found.items()}

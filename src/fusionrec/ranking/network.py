@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fusionrec.fusion.base import FusionSpec
     from fusionrec.ranking.deep import DeepSpec
     from fusionrec.ranking.fields import Fields
+    from fusionrec.ranking.words import Hearing
 
 FOLLOWS_SIGHT = ("click", "conversion", "cart", "ad_click")
 """The tasks that presuppose that the place was looked at."""
@@ -26,7 +27,13 @@ class Network(nn.Module):
     """What :class:`fusionrec.ranking.deep.DeepRanker` trains; ``values``: the tasks that are no probabilities."""
 
     def __init__(
-        self, spec: DeepSpec, fusion: FusionSpec, read: Fields, tasks: tuple[str, ...], values: frozenset[str]
+        self,
+        spec: DeepSpec,
+        fusion: FusionSpec,
+        read: Fields,
+        tasks: tuple[str, ...],
+        values: frozenset[str],
+        hearing: Hearing | None = None,
     ) -> None:
         super().__init__()
         rows, dims = read.sizes, read.space.dims
@@ -42,6 +49,11 @@ class Network(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(spec.dim))  # the past of a user without one
         fields = len(rows) + (2 if self.fuse else 0)
         numbers = 1 + (len(dims) + 1 if self.fuse else 0)
+        self.said: Any = None
+        if hearing is not None:
+            self.said = nn.Linear(hearing.width, spec.dim)
+            self.silence = nn.Parameter(torch.zeros(spec.dim))  # the words of a user who has said none
+            fields, numbers = fields + 1, numbers + 1 + hearing.compared
         self.mix: Any = spec.interaction(fields * spec.dim + numbers)
         self.head = spec.head.build(self.mix.width, tasks, values)
         self.examination = Examination(read.places)
@@ -94,6 +106,10 @@ class Network(nn.Module):
         if self.fuse is not None:
             vectors, likeness = self.content(given)
             fields, numbers = fields + vectors, numbers + likeness
+        if self.said is not None:
+            count = given["said_count"]
+            fields.append(torch.where(count[:, None] > 0, self.said(given["said"]), self.silence))
+            numbers += [torch.log1p(count) / 4, *given["said_alike"].unbind(1)]
         flat = torch.cat([*fields, torch.stack(numbers, dim=1)], dim=1)
         out = self.head(self.mix(torch.stack(fields, dim=1), flat))
         seen = self.examination(given["position"])

@@ -38,6 +38,11 @@ class LoadedRanker:
     manifest: Mapping[str, Any]
     digest: str
 
+    @property
+    def hears(self) -> bool:
+        """Whether it reads what users wrote and asked."""
+        return bool(self.manifest["spec"]["ranker"].get("own_words"))
+
     def attach(self, items: ItemSet) -> None:
         """Bind the catalogue, of which the ranker reads its own modalities."""
         self.ranker.attach(items.only(*self.modalities))

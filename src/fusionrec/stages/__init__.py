@@ -47,13 +47,14 @@ STAGES: dict[str, Stage] = {
             "embed", ("modalities.{modality}",), ("data/tables/items", _ROWS[1], "data/encoders/{modality}"),
             ("data/embeddings/{modality}",), per_modality=True,
         ),
+        Stage("words", ("modalities", "rank"), (*_ROWS, "data/encoders"), ("data/words",)),
         Stage("train", ("train", "modalities"), (*_SPLITS[:3], "data/embeddings"), ("data/model", "data/baselines")),
         Stage("rank", ("rank", "train.fusion", "modalities"), (
-            *_SPLITS[:3], *_SHOWN[:2], _SHOWN[3], "data/embeddings", "data/model",
+            *_SPLITS[:3], *_SHOWN[:2], _SHOWN[3], "data/embeddings", "data/words", "data/model",
         ), ("data/rankers",)),
         Stage("evaluate", ("evaluate", "modalities"), (
-            *_SPLITS, _SHOWN[0], *_SHOWN[2:], "data/embeddings", "data/model", "data/baselines", "data/rankers",
-            "data/tables/items",
+            *_SPLITS, _SHOWN[0], *_SHOWN[2:], "data/embeddings", "data/words", "data/model", "data/baselines",
+            "data/rankers", "data/tables/items",
         ), ("data/evaluation",)),
         Stage("bundle", ("modalities",), (
             "data/model", "data/rankers", *_SPLITS, _SHOWN[3], "data/encoders", "data/embeddings", "data/tables/items",

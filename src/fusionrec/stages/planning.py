@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # of magnitude.
 _RATES = {
     "ingest": (2.0, 5.0, "items"), "validate": (12.0, 0.2, "interactions"), "split": (1.5, 0.05, "interactions"),
-    "learn": (2.0, 0.0, "items"),
+    "learn": (2.0, 0.0, "items"), "words": (2.0, 0.0, "queries"),
     "text": (6.0, 20.0, "items"), "image": (6.0, 90.0, "items"), "vector": (2.0, 0.1, "items"),
     "attributes": (2.0, 0.1, "items"),
     "train": (10.0, 0.6, "interactions"), "rank": (10.0, 0.5, "interactions"), "evaluate": (10.0, 5.0, "items"),
@@ -88,7 +88,8 @@ def _estimate(step: Step, params: Params, rows: dict[str, int], last: dict[str, 
     name, modality = split_address(step.address)
     kind = params.modalities[modality].encoder.accepts if modality in params.modalities else name
     learns = name == "learn" and any(m.encoder.learnt for m in params.modalities.values())
-    if kind not in _RATES or learns:  # how many epochs a learning takes, nobody knows before
+    hears = name == "words" and params.rank.ranker.hears
+    if kind not in _RATES or learns or hears:  # how many epochs, or reviews and spoken queries, nobody knows before
         return Planned(step.address, step.reason, None, "unknown")
     fixed, each, unit = _RATES[kind]
     return Planned(

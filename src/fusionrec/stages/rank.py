@@ -4,7 +4,7 @@ and choose how far retrieval's order is trusted where the chosen one judges its 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ from fusionrec.embeddings import base as embeddings
 from fusionrec.errors import ConfigError, DataRejected
 from fusionrec.paths import Paths
 from fusionrec.ranking import frame
-from fusionrec.ranking.base import Impressions, Ranker, RankerSpec
+from fusionrec.ranking.base import Impressions, Ranker, RankerSpec, Words
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.recommenders.trust import choose_trust
 from fusionrec.registry.model import load_model
 from fusionrec.registry.ranker import MAIN, ONLY, WITHOUT, save_ranker, save_reranker
+from fusionrec.registry.words import load_words
 from fusionrec.stages.progress import epochs
 from fusionrec.types import ItemSet, Report
 
@@ -34,6 +35,7 @@ class Given:
     data: split.SplitData
     items: ItemSet
     shown: frame.Shown
+    words: Words | None
 
 
 def run(params: Params, paths: Paths) -> Report:
@@ -48,18 +50,22 @@ def run(params: Params, paths: Paths) -> Report:
     items = embeddings.load(paths, tuple(params.modalities)) if params.modalities else ItemSet(ids=data.items)
     if items.ids != data.items:
         raise DataRejected("the embeddings and the splits speak of different items: run `dvc repro`")
-    given = Given(data, items, frame.load(paths, data, items, ("train", "valid")))
+    shown = frame.load(paths, data, items, ("train", "valid"))
+    hears = any(spec.hears for spec in (params.rank.ranker, *params.rank.baselines))
+    given = Given(data, items, shown, words_before(paths, data.users, shown) if hears else None)
     train = given.shown.parts["train"]
     report.counts |= {name: len(part) for name, part in given.shown.parts.items()}
     report.counts |= {f"{task} labels": n for task, n in labels(train).items() if n}
     with fresh_folder(paths.rankers) as folder:
-        for name, spec, use in chosen(params, items, train):
+        for name, spec, use in chosen(params, items, train, given.words is not None):
             start = time.monotonic()
             told = _one(params, paths, given, folder / name, spec, use)
             report.seconds[name] = time.monotonic() - start
             report.table.append({"ranker": name, **told, "seconds": round(report.seconds[name], 1)})
         if params.rank.reranker is not None:
             save_reranker(folder, params.rank.reranker)
+    if params.rank.ranker.hears:
+        report.counts["words"] = 0 if given.words is None else len(given.words)
     if not report.table:
         report.notes.append(
             "no ranker: the log tells of no impression with an outcome (events impression or view with clicks, carts, "
@@ -68,19 +74,34 @@ def run(params: Params, paths: Paths) -> Report:
     return report
 
 
+def words_before(paths: Paths, users: Sequence[str], shown: frame.Shown) -> Words | None:
+    """What users said before the last impression of these parts; None where impressions have no times."""
+    times = [part.time for part in shown.parts.values() if len(part)]
+    if not times or any(time is None for time in times):
+        return None
+    return load_words(paths, users, max(int(time.max()) for time in times if time is not None))
+
+
 def labels(part: Impressions) -> dict[str, int]:
     """Task -> the number of rows that have its label."""
     return {task: int((~np.isnan(label)).sum()) for task, label in part.labels.items()}
 
 
-def chosen(params: Params, items: ItemSet, train: Impressions) -> list[tuple[str, RankerSpec, ItemSet]]:
-    """Name, spec and the catalogue of every ranker that can learn something of ``train``."""
+def chosen(
+    params: Params, items: ItemSet, train: Impressions, words: bool = False
+) -> list[tuple[str, RankerSpec, ItemSet]]:
+    """Name, spec and the catalogue of every ranker that can learn something of ``train``; ``words``: whether users said
+    anything."""
     there = {task for task, n in labels(train).items() if n}
     spec = params.rank.ranker
     wanted: list[tuple[str, RankerSpec, ItemSet]] = [(MAIN, spec, items)]
     if spec.reads_content:
-        less = {"content": (spec, items.only()), "ids": (spec.model_copy(update={"ids": False}), items)}
-        wanted += [(f"{WITHOUT}{what}", *less[what]) for what in params.rank.without if items.modalities]
+        less = {}
+        if items.modalities:
+            less = {"content": (spec, items.only()), "ids": (spec.model_copy(update={"ids": False}), items)}
+        if spec.hears and words:
+            less["words"] = (spec.model_copy(update={"own_words": False}), items)
+        wanted += [(f"{WITHOUT}{what}", *less[what]) for what in params.rank.without if what in less]
     if spec.reads_content and params.rank.singles and len(items.modalities) > 1:
         wanted += [(f"{ONLY}{name}", spec, items.only(name)) for name in items.modalities]
     wanted += [(other.kind, other, items) for other in params.rank.baselines]
@@ -100,10 +121,11 @@ def _one(
             show(epoch, values)
 
         try:
-            known = replace(given.shown.known, items=use)
+            known = replace(given.shown.known, items=use, words=given.words)
             ranker.fit(parts["train"], parts["valid"], known, seed=seed, watch=watch)
         except ValueError as error:
             raise ConfigError(f"{folder.name}: {error}") from error
+    ranker.hear(None)  # as it is served: the bundle holds nobody's words
     behind = behind_retrieval(params, paths, given, ranker) if folder.name == MAIN else None
     save_ranker(
         folder,

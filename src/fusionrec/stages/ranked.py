@@ -13,6 +13,7 @@ from fusionrec.ranking import comparing, frame
 from fusionrec.ranking.base import TASKS
 from fusionrec.ranking.judging import Judgement, judge
 from fusionrec.registry.ranker import MAIN, ONLY, WITHOUT, LoadedRanker, load_ranker
+from fusionrec.registry.words import load_words
 from fusionrec.types import ItemSet
 
 
@@ -23,8 +24,11 @@ def ranked(
     test has an outcome."""
     shown = frame.load(paths, data, items, ("test",))
     found: dict[str, list[dict[str, Judgement]]] = {}
+    words = load_words(paths, data.users) if any(one.hears for one in rankers.values()) else None
     for name, one in rankers.items():
+        one.ranker.hear(words)  # of which an impression knows those strictly before it
         judged = judge(one.ranker, shown.parts["test"], shown.positives, spec.bootstrap, spec.seed)
+        one.ranker.hear(None)  # as it is served: the bundle holds nobody's words
         if judged:
             found[name] = [judged]
     tasks = [task for task in TASKS if any(task in runs[0] for runs in found.values())]
