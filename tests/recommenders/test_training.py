@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from fusionrec.recommenders.training import Training, draws, resumable, share, t
 from tests.recommenders.trainings import world
 
 TRAINED = {s.model_fields["kind"].default: s for s in members(AnyRetriever) if "training" in s.model_fields}
+NEEDED: dict[str, dict[str, object]] = {"generated": {"of": {"kind": "popularity"}}}  # of kinds with required keys
+PARTS = ("features", "present", "group")  # of a catalogue
 EVERY = float("inf")  # a checkpoint after every epoch
 
 
@@ -136,8 +139,11 @@ class Stopped(Exception):
 def fit(kind: str, stop: int | None = None) -> tuple[dict[str, np.ndarray], list[tuple[int, dict[str, float]]]]:
     """The arrays and the curve of a small model; Stopped when the watch sees epoch ``stop``."""
     train_set, valid, items = world()
+    both = {part: {**getattr(items, part), "image": getattr(items, part)["text"]} for part in PARTS}
+    items = replace(items, **both)
     settings = {"epochs": 5, "batch": 32, "patience": 0}
-    model = TRAINED[kind].model_validate({"kind": kind, "training": settings}).build(Concat())
+    section = {"kind": kind, "training": settings, **NEEDED.get(kind, {})}
+    model = TRAINED[kind].model_validate(section).build(Concat())
     curve: list[tuple[int, dict[str, float]]] = []
 
     def watch(epoch: int, row: dict[str, float]) -> None:
