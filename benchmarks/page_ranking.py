@@ -28,7 +28,8 @@ def ranking(found: dict[str, Any]) -> list[str]:
     for name, one in found["sets"].items():
         said = findings(one["tests"]) + (calibrated(one["rows"]) if name == "demo" else [])
         seeds = max(row["seeds"] for row in one["rows"])
-        out += [f"{SETS[name]} Means of {seeds} seeds.\n", *tables(one["rows"]), *(f"- {line}" for line in said), ""]
+        how = f"Means of {seeds} seeds." if seeds > 1 else "One seed."
+        out += [f"{SETS[name]} {how}\n", *tables(one["rows"]), *(f"- {line}" for line in said), ""]
     out.append(source(found))
     columns = ("case", "ours", "bound", "unit", "ratio_bound")
     return out + (plain("Speed of a ranker's epoch", found, columns) if found["rows"] else [])
@@ -64,9 +65,10 @@ def findings(tests: list[dict[str, Any]]) -> list[str]:
 
 
 def _who(verdicts: dict[str, list[str]]) -> str:
-    """``all are better``, or each verdict with those it holds for."""
+    """``all are better``, or each verdict with those it holds for; one alone is named."""
     if len(verdicts) == 1:
-        return f"all are {next(iter(verdicts))}"
+        ((how, who),) = verdicts.items()
+        return f"all are {how}" if len(who) > 1 else f"{who[0]} is {how}"
     return ", ".join(f"{how}: {' | '.join(who)}" for how, who in verdicts.items())
 
 

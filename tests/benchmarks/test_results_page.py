@@ -168,7 +168,7 @@ def test_who_is_better_follows_from_the_corrected_tests() -> None:
     )
     assert found == [
         "Clicked, against the same without content: in AUC within a user all are better.",
-        "Clicked, against logistic: in AUC within a user better: dcn_v2, tied: deepfm; in log loss all are worse.",
+        "Clicked, against logistic: in AUC within a user better: dcn_v2, tied: deepfm; in log loss deepfm is worse.",
     ]
 
 
