@@ -26,14 +26,14 @@ from workspace import embedded, write
 
 from fusionrec import config
 from fusionrec.data import split, tables
-from fusionrec.embeddings.engine import embed, loaded, next_part
+from fusionrec.embeddings.engine import embed
+from fusionrec.embeddings.shards import loaded, next_part
 from fusionrec.embeddings.store import Store
 from fusionrec.encoders import AnyEncoder
 from fusionrec.encoders.base import EncoderSpec
 from fusionrec.evaluation import slices
 from fusionrec.evaluation.protocol import evaluate
 from fusionrec.evaluation.significance import holm, interval, paired
-from fusionrec.media.base import MediaError
 from fusionrec.paths import Paths
 from fusionrec.recommenders.learning import learn
 from fusionrec.recommenders.training import Training
@@ -89,9 +89,8 @@ class Side:
             first.setdefault(self.rows.content[row], row)
         made: dict[str, np.ndarray] = {}
         with closing(loaded(self.source, list(first.items()))) as stream:
-            while part := next_part(stream, 64):
-                good = [(key, value) for key, value in part if not isinstance(value, MediaError)]
-                made |= dict(zip((k for k, _ in good), front([v for _, v in good]), strict=True))
+            while part := next_part(stream, 64, {}):
+                made |= dict(zip((k for k, _ in part), front([v for _, v in part]), strict=True))
         return [made.get(self.rows.content[r]) if p else None for r, p in enumerate(self.rows.present)]
 
     def encoded(self, spec: EncoderSpec, fronts: dict[str, Any]) -> list[np.ndarray | None]:

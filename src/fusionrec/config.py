@@ -16,6 +16,8 @@ from pydantic_core import PydanticUndefined
 
 from fusionrec.data.sources import AnySource
 from fusionrec.data.split import AnySplit
+from fusionrec.embeddings.engines import AnyEngine
+from fusionrec.embeddings.engines.local import Local
 from fusionrec.errors import ConfigError
 from fusionrec.fusion import AnyFusion
 from fusionrec.modalities import AnyModality
@@ -165,6 +167,7 @@ class Params(Spec):
     positives: Positives = Positives()
     split: AnySplit
     modalities: dict[ModalityName, AnyModality] = Field(default={})
+    embed: AnyEngine = Local()
     train: Train
     rank: Rank = Rank()
     evaluate: Evaluate = Evaluate()

@@ -19,19 +19,19 @@ from pydantic_core import PydanticKnownError
 from fusionrec.types import Spec
 
 
-def union(package: str, base: type[Spec], names: Sequence[str]) -> Any:
-    """The union, told apart by ``kind``, of the spec that each file ``package/name.py`` holds.
+def union(package: str, base: type[Spec], names: Sequence[str], key: str = "kind") -> Any:
+    """The union, told apart by ``key``, of the spec that each file ``package/name.py`` holds.
 
     Raises TypeError for a name that occurs twice and for a file that breaks the rule of this module.
     """
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not names:
         raise TypeError(f"{package}: every file is registered once, found {twice or 'none'}")
-    specs = {name: _spec(import_module(f"{package}.{name}"), base, name) for name in names}
-    completed = BeforeValidator(partial(_completed, specs))
+    specs = {name: _spec(import_module(f"{package}.{name}"), base, name, key) for name in names}
+    completed = BeforeValidator(partial(_completed, specs, key))
     if len(specs) == 1:  # pydantic refuses a discriminator on a union of one
         return Annotated[specs[names[0]], BeforeValidator(partial(_told_apart, names[0])), completed]
-    return Annotated[Union[tuple(specs.values())], Field(discriminator="kind"), completed]  # noqa: UP007  (at run time)
+    return Annotated[Union[tuple(specs.values())], Field(discriminator=key), completed]  # noqa: UP007  (at run time)
 
 
 def members(registered: Any) -> tuple[type[Spec], ...]:
@@ -51,21 +51,21 @@ def _told_apart(name: str, value: Any) -> Any:
     return value
 
 
-def _completed(specs: Mapping[str, type[Spec]], value: Any) -> Any:
+def _completed(specs: Mapping[str, type[Spec]], key: str, value: Any) -> Any:
     """A section inside a component's changes the keys that it names and leaves the component's own defaults of the
     others: ``training: {metric: recall@20}`` is not the training of another model that has that metric."""
-    spec = specs.get(value["kind"]) if isinstance(value, Mapping) and isinstance(value.get("kind"), str) else None
+    spec = specs.get(value[key]) if isinstance(value, Mapping) and isinstance(value.get(key), str) else None
     if spec is None:
         return value
     out = dict(value)
     for name, field in spec.model_fields.items():
         own = field.default
         if isinstance(out.get(name), Mapping) and isinstance(own, Spec) and field.annotation is type(own):
-            out[name] = {key: getattr(own, key) for key in type(own).model_fields} | dict(out[name])
+            out[name] = {k: getattr(own, k) for k in type(own).model_fields} | dict(out[name])
     return out
 
 
-def _spec(module: ModuleType, base: type[Spec], name: str) -> type[Spec]:
+def _spec(module: ModuleType, base: type[Spec], name: str, key: str) -> type[Spec]:
     own = [
         thing
         for thing in vars(module).values()
@@ -76,9 +76,9 @@ def _spec(module: ModuleType, base: type[Spec], name: str) -> type[Spec]:
     ]
     if len(own) != 1:
         raise TypeError(f"{module.__name__}: expected one {base.__name__}, found {[c.__name__ for c in own] or 'none'}")
-    kind = own[0].model_fields["kind"]
+    kind = own[0].model_fields[key]
     if get_origin(kind.annotation) is not Literal or get_args(kind.annotation) != (name,) or kind.default != name:
         raise TypeError(
-            f"{module.__name__}.{own[0].__name__}: write  kind: Literal[{name!r}] = {name!r}  (the name of its file)"
+            f"{module.__name__}.{own[0].__name__}: write  {key}: Literal[{name!r}] = {name!r}  (the name of its file)"
         )
     return own[0]

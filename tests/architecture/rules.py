@@ -40,7 +40,7 @@ HOMES = {
     "mlflow": "src/fusionrec/registry/",
     "great_expectations": "src/fusionrec/data/expectations.py",
     "evidently": ("src/fusionrec/monitoring/drift.py", "flows/hosted.py"),  # the second starts its server
-    "ray": "src/fusionrec/embeddings/ray",
+    "ray": "src/fusionrec/embeddings/engines/ray",
     "bm25s": "src/fusionrec/search/",
     "faster_whisper": "src/fusionrec/search/",
     "fastapi": "src/fusionrec/serving/",

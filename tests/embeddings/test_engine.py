@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionrec.embeddings.engine import embed
+from fusionrec.embeddings.shards import cut
 from fusionrec.embeddings.store import Store
 
-from .conftest import Letters, LettersEncoder, Strings
+from .conftest import Letters, LettersEncoder, Strings, sha
 
 TEXTS = ["abba", "", "cage", "abba", "bad!", "deaf", "ggg", "bad!"]
 
@@ -96,13 +97,14 @@ def test_a_bug_in_a_modality_is_not_hidden(letters, store, monkeypatch):
 
 
 def test_an_interrupted_run_resumes_to_the_same_matrix(letters, store, monkeypatch):
-    monkeypatch.setattr("fusionrec.embeddings.engine.SHARD", 6)
-    texts = [f"a{'b' * i}" for i in range(25)]
+    monkeypatch.setattr("fusionrec.embeddings.shards.MEAN_SHARD", 4)
+    texts = [f"a{'b' * i}" for i in range(40)]
+    shards = cut({sha(t): n for n, t in enumerate(texts)})
     plain, calls = LettersEncoder.encode, []
 
     def stops(self, batch):
         calls.append(len(batch))
-        if sum(calls) > 15:
+        if sum(calls) > sum(map(len, shards[:4])):
             raise KeyboardInterrupt
         return plain(self, batch)
 
@@ -111,7 +113,8 @@ def test_an_interrupted_run_resumes_to_the_same_matrix(letters, store, monkeypat
         embed(Strings(texts), Strings(texts).rows(), letters, store)
     monkeypatch.setattr(LettersEncoder, "encode", plain)
     resumed = embed(Strings(texts), Strings(texts).rows(), letters, Store(store.root))
-    assert (resumed.reused, resumed.encoded) == (13, 12)  # 1 + 3 + 3, then 3 + 3 rows were whole shards
+    whole = sum(map(len, shards[:4]))
+    assert (resumed.reused, resumed.encoded) == (whole, 40 - whole) and len(shards) > 5
     straight = embed(Strings(texts), Strings(texts).rows(), letters, Store(store.root.parent / "other"))
     np.testing.assert_array_equal(resumed.vectors, straight.vectors)
 

@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 from fusionrec.data import schema
 from fusionrec.data.files import to_json
 from fusionrec.embeddings import base
+from fusionrec.embeddings.engines.local import Local
 from fusionrec.embeddings.store import Store
 from fusionrec.errors import DataRejected, IntegrityError, UsageError
 from fusionrec.modalities.image import Image
@@ -39,7 +40,7 @@ class Catalogue:
         source = SimpleNamespace(media_root=lambda project: project / "raw")
         behaviour = Precomputed(file="v.npy", ids="ids.npy")
         modalities = {"text": Text(), "image": Image(), "behaviour": behaviour}
-        self.params = SimpleNamespace(source=source, modalities=modalities)
+        self.params = SimpleNamespace(source=source, modalities=modalities, embed=Local())
         self.titles, self.pictures = dict(TITLES), {}
         for number, item in enumerate(TITLES):
             self.picture(item, number)

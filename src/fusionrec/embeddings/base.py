@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,13 @@ def write(
     folder: Path,
     modality: str,
     kind: str,
-    encoder: EncoderSpec,
     ids: Sequence[str],
     rows: ModalityRows,
     result: Embedded,
 ) -> None:
-    """Fill ``folder``; the manifest comes last. ``content.npy`` (I, 32) uint8: the sha256 of each row's content;
-    ``failed.parquet``: the items that have the modality and yet no vector, each with its reason."""
+    """Fill ``folder``; the manifest comes last and names the encoder that computed. ``content.npy`` (I, 32) uint8: the
+    sha256 of each row's content; ``failed.parquet``: the items that have the modality and yet no vector, each with its
+    reason."""
     import polars as pl
 
     from fusionrec.data.tables import parquet
@@ -61,8 +61,9 @@ def write(
         "format_version": 1,
         "modality": modality,
         "kind": kind,
-        "encoder": encoder.model_dump(mode="json"),
-        "fingerprint": encoder.fingerprint(),
+        "encoder": result.encoder.model_dump(mode="json"),
+        "fingerprint": result.encoder.fingerprint(),
+        "halved": result.halved,
         "dim": int(result.vectors.shape[1]),
         "items_sha256": items_digest(ids),
         "n_items": len(ids),
@@ -133,6 +134,11 @@ def failed(paths: Paths, name: str) -> dict[str, int]:
         return {}
     counts = pl.read_parquet(file, columns=["code"]).group_by("code").len().sort("code")
     return dict(counts.iter_rows())
+
+
+def is_of(manifest: Mapping[str, Any], encoder: EncoderSpec) -> bool:
+    """Whether the vectors are those of ``encoder``, or of its float32 form where its precision was not taken."""
+    return manifest["fingerprint"] in (encoder.fingerprint(), encoder.exact().fingerprint())
 
 
 def describe(paths: Paths, name: str) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The content-addressed store of vectors: what was encoded once is never encoded again.
 
     store/<fingerprint>/<name>.npy     (n, D) float32
-    store/<fingerprint>/<name>.json    keys of the rows, sha256 of the .npy
+    store/<fingerprint>/<name>.json    keys of the rows, sha256 of the .npy, batches that were halved for want of memory
+    store/<fingerprint>/seen           size and modification time of each .npy when it was last hashed
+    store/<fingerprint>/precision      how far half precision is from float32, measured before the first vector
 
 ``name`` is a digest of the keys and of the vectors, so writers cannot collide and a changed manifest is noticed. The
 manifest is renamed into place after the vectors: a shard without one does not exist. Any number of processes may read
-and write at once.
+and write at once. A shard is hashed when it is new or its size or time changed, not each time it is read; ``fusionrec
+verify`` hashes all of them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ from fusionrec.types import Bool, Float32, Int64
 log = structlog.get_logger(__name__)
 _HEX = re.compile(r"[0-9a-f]{64}")
 STALE_SECONDS = 24 * 3600
+SEEN, VERDICT = "seen", "precision"
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class _Shard:
     path: Path  # of the .npy
     sha256: str
     keys: tuple[str, ...]
+    halved: int
 
 
 class Store:
@@ -45,18 +50,21 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._manifests: dict[Path, _Shard] = {}
+        self._seen: dict[Path, dict[str, list[int]]] = {}  # folder -> name of an .npy -> size, time in ns
+        self._news: set[Path] = set()  # folders of which more is known than their file says
 
-    def put(self, fingerprint: str, keys: Sequence[str], vectors: Float32, dim: int) -> None:
-        """Write one shard: ``vectors`` (n, dim) float32, row i belongs to ``keys[i]``.
+    def put(self, fingerprint: str, keys: Sequence[str], vectors: Float32, dim: int, *, halved: int = 0) -> None:
+        """Write one shard: ``vectors`` (n, dim) float32, row i belongs to ``keys[i]``; ``halved``: how many of its
+        batches were computed in halves.
 
         Raises ValueError for a shape other than (n, dim), NaN, infinite or all-zero rows, and keys that are no sha256
         or occur twice: such vectors never reach the disk.
         """
+        if not keys:
+            return
         problem = _problem(keys, vectors, dim)
         if problem:
             raise ValueError(f"not stored: {problem}")
-        if not keys:
-            return
         folder = self._folder(fingerprint)
         buffer = io.BytesIO()
         np.save(buffer, np.ascontiguousarray(vectors))
@@ -64,7 +72,9 @@ class Store:
         sha = hashlib.sha256(data).hexdigest()
         name = _name(keys, sha)
         write_bytes(folder / f"{name}.npy", data)
-        write_bytes(folder / f"{name}.json", to_json({"format_version": 1, "keys": list(keys), "sha256": sha}))
+        self._hashed(folder / f"{name}.npy")
+        about = {"format_version": 1, "keys": list(keys), "sha256": sha, "halved": halved}
+        write_bytes(folder / f"{name}.json", to_json(about))
 
     def has(self, fingerprint: str, keys: Sequence[str]) -> Bool:
         """(n,) bool: which keys are in a sound shard."""
@@ -92,6 +102,22 @@ class Store:
             out[positions], found[positions] = vectors, True
         return found, out
 
+    def halved(self, fingerprint: str, keys: Collection[str]) -> int:
+        """How many of the shards that hold a key had a batch computed in halves."""
+        return sum(1 for shard in self._holding(fingerprint, set(keys)) if shard.halved)
+
+    def verdict(self, fingerprint: str) -> dict[str, float] | None:
+        """What :meth:`keep_verdict` kept; None where nothing readable is there."""
+        try:
+            found = json.loads((self._folder(fingerprint) / VERDICT).read_text(encoding="utf-8"))
+            return {name: float(found[name]) for name in ("sample", "mean", "least")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep_verdict(self, fingerprint: str, verdict: Mapping[str, float]) -> None:
+        """Keep how far the vectors of this fingerprint are from those in float32."""
+        write_bytes(self._folder(fingerprint) / VERDICT, to_json(dict(verdict)))
+
     def _folder(self, fingerprint: str) -> Path:
         if not _HEX.fullmatch(fingerprint):
             raise ValueError(f"a fingerprint is 64 hex digits, found {fingerprint[:80]!r}")
@@ -99,21 +125,30 @@ class Store:
 
     def _index(self, fingerprint: str, wanted: set[str]) -> dict[str, tuple[Path, int]]:
         """wanted key -> (shard, row), over shards that hold a wanted key and whose bytes match their manifest."""
-        folder = self._folder(fingerprint)
         index: dict[str, tuple[Path, int]] = {}
+        for shard in self._holding(fingerprint, wanted):
+            index.update({key: (shard.path, row) for row, key in enumerate(shard.keys) if key in wanted})
+        return index
+
+    def _holding(self, fingerprint: str, wanted: set[str]) -> list[_Shard]:
+        """The sound shards that hold a wanted key."""
+        folder = self._folder(fingerprint)
+        out = []
         for manifest in sorted(folder.glob("*.json")) if folder.is_dir() else ():
             shard = self._manifest(manifest)
-            rows = [(key, row) for row, key in enumerate(shard.keys) if key in wanted] if shard else []
-            if shard and rows and self._sound(shard):
-                index.update({key: (shard.path, row) for key, row in rows})
+            if shard and not wanted.isdisjoint(shard.keys) and self._sound(shard):
+                out.append(shard)
+        if out:
+            self._keep_seen(folder)
         _sweep(folder)
-        return index
+        return out
 
     def _manifest(self, path: Path) -> _Shard | None:
         if path not in self._manifests:
             try:
                 value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-                shard = _Shard(path.with_suffix(".npy"), value["sha256"], tuple(value["keys"]))
+                keys, halved = tuple(value["keys"]), int(value.get("halved", 0))
+                shard = _Shard(path.with_suffix(".npy"), value["sha256"], keys, halved)
                 if value["format_version"] != 1 or _name(shard.keys, shard.sha256) != path.stem:
                     raise ValueError("the manifest does not match its name")
             except FileNotFoundError:
@@ -126,7 +161,10 @@ class Store:
 
     def _sound(self, shard: _Shard) -> bool:
         try:
+            if self._looked_at(shard.path.parent).get(shard.path.name) == _state(shard.path):
+                return True
             if sha256_file(shard.path) == shard.sha256:
+                self._hashed(shard.path)
                 return True
             reason = "its bytes changed"
         except FileNotFoundError:
@@ -134,12 +172,36 @@ class Store:
         self._discard(shard.path.with_suffix(".json"), reason)
         return False
 
+    def _looked_at(self, folder: Path) -> dict[str, list[int]]:
+        if folder not in self._seen:
+            try:
+                found = json.loads((folder / SEEN).read_text(encoding="utf-8"))
+                self._seen[folder] = {str(name): list(map(int, state)) for name, state in found.items()}
+            except (OSError, ValueError, TypeError, AttributeError):
+                self._seen[folder] = {}
+        return self._seen[folder]
+
+    def _hashed(self, path: Path) -> None:
+        """Its bytes are what its manifest says, as long as its size and time stay."""
+        self._looked_at(path.parent)[path.name] = _state(path)
+        self._news.add(path.parent)
+
+    def _keep_seen(self, folder: Path) -> None:
+        if folder in self._news:
+            self._news.discard(folder)
+            write_bytes(folder / SEEN, to_json(self._seen[folder]))
+
     def _discard(self, manifest: Path, reason: str) -> None:
         """A broken shard is removed, manifest first; its rows will be encoded again."""
         log.warning("broken shard dropped from the store", shard=manifest.stem, reason=reason)
         self._manifests.pop(manifest, None)
         manifest.unlink(missing_ok=True)
         manifest.with_suffix(".npy").unlink(missing_ok=True)
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
 
 
 def _name(keys: Sequence[str], sha256: str) -> str:

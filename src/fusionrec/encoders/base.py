@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from fusionrec.encoders.forward import Precision
 from fusionrec.types import Float32, Spec
 
 if TYPE_CHECKING:
@@ -41,7 +42,14 @@ class Encoder(ABC):
 
     @abstractmethod
     def encode(self, batch: Sequence[Any]) -> Float32:
-        """n inputs -> (n, dim) float32, finite. Row i depends on input i alone, up to rounding."""
+        """n inputs -> (n, dim) float32, finite. Row i depends on input i alone, up to rounding; the same batch gives
+        the same bits. Raises OutOfMemory where one input alone does not fit into memory."""
+
+    @property
+    def halved(self) -> int:
+        """How many batches have not fitted into memory so far and were computed in halves."""
+        network = getattr(self, "forward", None)  # a :class:`Forward`, where there is one
+        return network.halved if network else 0
 
 
 class Trainee(ABC):
@@ -96,6 +104,15 @@ class EncoderSpec(Spec):
         """What encodes a search query that is compared with this encoder's vectors: itself, unless the model was
         trained to tell questions from passages. The vectors have the same width and may be compared."""
         return self
+
+    @property
+    def half(self) -> Precision:
+        """What its products are computed in: its ``precision``, or that of the encoder inside of it."""
+        return getattr(self, "precision", "fp32")
+
+    def exact(self) -> Self:
+        """The same encoder in float32."""
+        return self if self.half == "fp32" else self.model_copy(update={"precision": "fp32"})
 
     def bound(self, folder: Path) -> Self:
         """This encoder with the weights that the stage ``learn`` wrote to ``folder``; a frozen one is itself, and reads

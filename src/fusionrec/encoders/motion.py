@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.forward import each
 from fusionrec.encoders.weights import fingerprint
 from fusionrec.media.video import RECIPE, Clip
 from fusionrec.types import Float32
@@ -55,7 +56,7 @@ class MotionEncoder(Encoder):
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n clips -> (n, 90) float32: the statistics of the spread frames, then those of the consecutive ones."""
-        return np.stack([describe(clip) for clip in batch])
+        return np.stack(each(describe, batch))
 
 
 def describe(clip: Clip) -> Float32:

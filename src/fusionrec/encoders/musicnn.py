@@ -8,9 +8,7 @@ Runs on numpy alone. Shapes: T frames (187 in a window), S places of a filter, K
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
 from fusionrec.encoders.checkpoints import tensor_bundle
+from fusionrec.encoders.forward import each
 from fusionrec.encoders.mel import mel_filters
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.media.audio import RATE, RECIPE
@@ -219,10 +218,7 @@ class MusiCNNEncoder(Encoder):
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n sounds, each (N,) float32 mono at 16 kHz -> (n, dim) float32."""
-        from threadpoolctl import threadpool_limits
-
-        with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads()) as pool:
-            return np.stack(list(pool.map(self._clip, batch)))
+        return np.stack(each(self._clip, batch))
 
     def _clip(self, sound: Any) -> Float32:
         """(N,) -> (dim,), averaged over the windows."""
@@ -232,10 +228,3 @@ class MusiCNNEncoder(Encoder):
             penultimate = self.spec.features == "penultimate"
             rows.append(self.network.penultimate(pooled) if penultimate else pooled[::-1].reshape(-1))  # mean, maximum
         return np.mean(rows, axis=0, dtype=np.float32)
-
-
-def threads() -> int:
-    """Processors that this process may use, at most OMP_NUM_THREADS."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    free = len(os.sched_getaffinity(0))
-    return max(1, min(free, int(wanted))) if wanted.isdigit() else free

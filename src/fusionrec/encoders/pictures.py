@@ -8,24 +8,21 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fusionrec.encoders.forward import each
 from fusionrec.types import Float32
 
-BATCH = 8
+BATCH = 4  # pictures that one thread of a processor takes at once: more leave its caches
 LONGEST = 4
 
 
-def averaged(batch: Sequence[Any], forward: Callable[[list[Image.Image]], Float32]) -> Float32:
+def averaged(batch: Sequence[Any], forward: Callable[[list[Image.Image]], Float32], size: int = BATCH) -> Float32:
     """n pictures (PIL RGB), or n sequences of pictures of one item -> (n, dim) float32, the mean over an item's.
 
-    ``forward`` gets exactly :data:`BATCH` pictures each time, the last one repeated, so that a row's bits do not depend
-    on its batch.
+    ``forward`` gets at most ``size`` pictures each time, on several threads at once.
     """
     groups = [list(x) if isinstance(x, (list, tuple)) else [x] for x in batch]
     pictures = [picture for group in groups for picture in group]
-    rows = []
-    for start in range(0, len(pictures), BATCH):
-        part = pictures[start : start + BATCH]
-        rows.append(forward(part + part[-1:] * (BATCH - len(part)))[: len(part)])
+    rows = each(forward, [pictures[start : start + size] for start in range(0, len(pictures), size)])
     owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     every = np.concatenate(rows)
     out = np.zeros((len(groups), every.shape[1]), np.float32)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.forward import Forward, Precision
 from fusionrec.encoders.hub import Weights, tensors
-from fusionrec.encoders.pictures import averaged, no_strip
+from fusionrec.encoders.pictures import BATCH, averaged, no_strip
 from fusionrec.encoders.weights import fingerprint
 from fusionrec.errors import ConfigError, IntegrityError
 from fusionrec.media.image import RECIPE
@@ -42,7 +42,7 @@ class TimmImage(EncoderSpec):
     kind: Literal["timm_image"] = "timm_image"
     model: str = Field(pattern=r"^\w+(\.\w+)?$")
     weights: Weights
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         return fingerprint(
@@ -51,7 +51,7 @@ class TimmImage(EncoderSpec):
             weights=self.weights.digest([CONFIG]),
             precision=self.precision,
             decode=RECIPE,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -59,7 +59,7 @@ class TimmImage(EncoderSpec):
 
 
 class TimmImageEncoder(Encoder):
-    """Every pass has the same shape, so that a row's bits do not depend on its batch."""
+    """See :class:`TimmImage`."""
 
     chunk = 64
 
@@ -81,20 +81,17 @@ class TimmImageEncoder(Encoder):
         if len(shape) != 2:
             raise ConfigError(f"{spec.model} gives {shape} for one picture, expected one pooled vector; take another")
         self.dim = shape[1]
+        self.forward = Forward(self.model, lambda model, pixels: model(pixels), spec.precision, channels_last=True)
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n pictures (PIL RGB), or n sequences of pictures of one item -> (n, dim) float32; pictures of an item are
         averaged."""
-        return averaged(batch, self._forward)
+        return averaged(batch, self._rows, self.forward.rows(BATCH))
 
-    def _forward(self, pictures: list[Any]) -> Float32:
+    def _rows(self, pictures: list[Any]) -> Float32:
         import torch
 
-        pixels = torch.stack([self.transform(no_strip(p) if self.cuts else p) for p in pictures])
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            rows: Float32 = self.model(pixels).float().numpy()
-        return rows
+        return self.forward(torch.stack([self.transform(no_strip(p) if self.cuts else p) for p in pictures]))
 
 
 def network(name: str, files: Mapping[str, Path]) -> nn.Module:

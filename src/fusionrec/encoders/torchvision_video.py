@@ -7,12 +7,12 @@ on 16 frames at 15 a second, which is what a clip's ``dense`` frames are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.forward import Forward, Precision, each
 from fusionrec.encoders.hub import Weights, tensors
 from fusionrec.encoders.weights import fingerprint
 from fusionrec.errors import IntegrityError
@@ -28,7 +28,7 @@ class TorchvisionVideo(EncoderSpec):
     kind: Literal["torchvision_video"] = "torchvision_video"
     model: Literal["r3d_18", "mc3_18", "r2plus1d_18"] = "r2plus1d_18"
     weights: Weights
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         return fingerprint(
@@ -37,7 +37,7 @@ class TorchvisionVideo(EncoderSpec):
             weights=self.weights.digest(),
             precision=self.precision,
             decode=RECIPE,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -45,7 +45,7 @@ class TorchvisionVideo(EncoderSpec):
 
 
 class TorchvisionVideoEncoder(Encoder):
-    """One window at a time, so that a row's bits do not depend on its batch."""
+    """One clip a thread, its windows together."""
 
     dim = 512
     chunk = 8
@@ -66,23 +66,21 @@ class TorchvisionVideoEncoder(Encoder):
             message = " ".join(str(error).split())[:400]
             raise IntegrityError(f"weights: {spec.weights} does not fit {spec.model}: {message}") from None
         model.fc = torch.nn.Identity()
-        self.model = model.eval()
+        self.forward = Forward(model.eval(), lambda network, windows: network(windows), spec.precision)
         self.transform = models.get_model_weights(spec.model).DEFAULT.transforms()
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n clips -> (n, 512) float32: the mean over a clip's windows."""
-        return np.stack([self._clip(clip) for clip in batch])
+        return np.stack(each(self._clip, batch))
 
     def _clip(self, clip: Clip) -> Float32:
-        rows = [row[np.maximum.accumulate(np.where(row >= 0, np.arange(len(row)), 0))] for row in clip.dense]
-        return np.mean([self._window(clip.frames[row]) for row in rows], axis=0, dtype=np.float32)
-
-    def _window(self, frames: np.ndarray) -> Float32:
-        """(16, h, w, 3) uint8, the last one repeated where the clip is shorter -> (512,)."""
         import torch
 
-        video = self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))[None]
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            vector: Float32 = self.model(video)[0].float().numpy()
-        return vector
+        rows = [row[np.maximum.accumulate(np.where(row >= 0, np.arange(len(row)), 0))] for row in clip.dense]
+        return np.mean(self.forward(torch.stack([self._window(clip.frames[row]) for row in rows])), 0, np.float32)
+
+    def _window(self, frames: np.ndarray) -> Any:
+        """(16, h, w, 3) uint8, the last one repeated where the clip is shorter -> (3, 16, side, side)."""
+        import torch
+
+        return self.transform(torch.from_numpy(frames).permute(0, 3, 1, 2))

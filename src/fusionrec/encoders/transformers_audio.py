@@ -8,13 +8,13 @@ Baevski et al., "wav2vec 2.0", arXiv 2006.11477; Radford et al., "Whisper", arXi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.forward import Forward, Precision, each
 from fusionrec.encoders.hub import Weights
 from fusionrec.encoders.pretrained import CONFIG, PROCESSOR, network, processor, staged
 from fusionrec.encoders.sounds import STEP, at_rate, sounding, windows
@@ -32,6 +32,14 @@ TYPES = {
     "whisper": ("WhisperModel", "WhisperFeatureExtractor"),
 }
 """Type of the model -> the class that is loaded, and the one that makes its input."""
+OUTPUTS = {
+    "audio-spectrogram-transformer": ("input_values", "pooler_output"),
+    "clap": ("input_features", "audio_embeds"),
+    "whisper": ("input_features", "last_hidden_state"),
+}
+"""Type of the model -> what its input is called, and which of its outputs is used."""
+WAVES = ("input_values", "last_hidden_state")
+"""The same of the others."""
 
 
 class TransformersAudio(EncoderSpec):
@@ -43,7 +51,7 @@ class TransformersAudio(EncoderSpec):
     kind: Literal["transformers_audio"] = "transformers_audio"
     weights: Weights
     seconds: float = Field(20.0, ge=1, le=60)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         return fingerprint(
@@ -52,7 +60,7 @@ class TransformersAudio(EncoderSpec):
             seconds=self.seconds,
             precision=self.precision,
             decode=RECIPE,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -60,7 +68,7 @@ class TransformersAudio(EncoderSpec):
 
 
 class TransformersAudioEncoder(Encoder):
-    """One window at a time, so that a row's bits do not depend on its batch."""
+    """One sound a thread, one window at a time."""
 
     chunk = 8
 
@@ -80,11 +88,12 @@ class TransformersAudioEncoder(Encoder):
             "clap": lambda: self.features.nb_max_samples,
             "whisper": lambda: self.features.n_samples,
         }.get(self.type, lambda: int(spec.seconds * self.rate))()
+        self.forward = Forward(self.model, self._output, spec.precision)
         self.dim = len(self._window(np.full(self.rate, 0.1, np.float32)))
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n sounds, each (N,) float32 mono at 16 kHz -> (n, dim) float32."""
-        return np.stack([self._clip(np.asarray(sound, np.float32)) for sound in batch])
+        return np.stack(each(self._clip, [np.asarray(sound, np.float32) for sound in batch]))
 
     def _clip(self, sound: Float32) -> Float32:
         """(N,) -> (dim,)."""
@@ -108,22 +117,23 @@ class TransformersAudioEncoder(Encoder):
 
     def _window(self, part: Float32) -> Float32:
         """At most ``window`` samples -> (dim,)."""
+        out = self._out(part)
         if self.type == "clap":
-            joint = self._out(part).audio_embeds[0].float().numpy()
-            return np.asarray(joint / np.linalg.norm(joint))  # as the library's get_audio_features gives it
+            return np.asarray(out / np.linalg.norm(out))  # as the library's get_audio_features gives it
         if self.type == "audio-spectrogram-transformer":
-            return np.asarray(self._out(part).pooler_output[0].float().numpy())
-        return np.asarray(self._states(part).mean(axis=0, dtype=np.float64).astype(np.float32))
+            return out
+        return np.asarray(out.mean(axis=0, dtype=np.float64).astype(np.float32))
 
     def _states(self, part: Float32) -> Float32:
         """At most ``window`` samples -> (positions, dim)."""
-        return np.asarray(self._out(part).last_hidden_state[0].float().numpy())
+        return self._out(part)
 
-    def _out(self, part: Float32) -> Any:
-        import torch
-
+    def _out(self, part: Float32) -> Float32:
+        """What the model gives for one window: its own pooling, or its states."""
+        # One window: nothing is padded that the models would not hear anyway, so no mask.
         given = self.features(part, sampling_rate=self.rate, return_tensors="pt")
-        given.pop("attention_mask", None)  # one window, nothing is padded that the models would not hear anyway
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            return self.model(**given)
+        return np.asarray(self.forward(given[OUTPUTS.get(self.type, WAVES)[0]])[0])
+
+    def _output(self, model: Any, heard: Any) -> Any:
+        name, output = OUTPUTS.get(self.type, WAVES)
+        return model(**{name: heard})[output]

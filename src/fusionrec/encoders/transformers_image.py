@@ -7,15 +7,15 @@ Radford et al., "Learning Transferable Visual Models From Natural Language Super
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from PIL import Image
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.forward import Forward, Precision
 from fusionrec.encoders.hub import Weights
-from fusionrec.encoders.pictures import averaged, no_strip
+from fusionrec.encoders.pictures import BATCH, averaged, no_strip
 from fusionrec.encoders.pretrained import CONFIG, PROCESSOR, network, processor, staged
 from fusionrec.encoders.weights import fingerprint
 from fusionrec.errors import ConfigError
@@ -46,7 +46,7 @@ class TransformersImage(EncoderSpec):
     accepts: ClassVar[Accepts] = "image"
     kind: Literal["transformers_image"] = "transformers_image"
     weights: Weights
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         return fingerprint(
@@ -54,7 +54,7 @@ class TransformersImage(EncoderSpec):
             weights=self.weights.digest([CONFIG, *PROCESSOR]),
             precision=self.precision,
             decode=RECIPE,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -62,7 +62,7 @@ class TransformersImage(EncoderSpec):
 
 
 class TransformersImageEncoder(Encoder):
-    """Every pass has the same shape, so that a row's bits do not depend on its batch."""
+    """See :class:`TransformersImage`."""
 
     chunk = 64
 
@@ -78,24 +78,23 @@ class TransformersImageEncoder(Encoder):
             raise ConfigError(
                 f"{spec.weights} makes {shape[1:]} of a picture, expected (3, <= {LARGEST}, <= {LARGEST})"
             )
-        self.dim = self._forward([wide]).shape[1]
+        self.forward = Forward(self.model, self._vectors, spec.precision)
+        self.dim = self._rows([wide]).shape[1]
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n pictures (PIL RGB), or n sequences of pictures of one item -> (n, dim) float32; pictures of an item are
         averaged."""
-        return averaged(batch, self._forward)
+        return averaged(batch, self._rows, self.forward.rows(BATCH))
 
     def _pixels(self, pictures: list[Any]) -> Any:
         # A processor that scales to height and width makes no huge picture of a strip.
         cut = [p if getattr(self.processor.size, "height", None) else no_strip(p) for p in pictures]
         return self.processor(images=cut, return_tensors="pt")["pixel_values"]
 
-    def _forward(self, pictures: list[Any]) -> Float32:
-        import torch
+    def _rows(self, pictures: list[Any]) -> Float32:
+        return self.forward(self._pixels(pictures))
 
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            out = self.model(pixel_values=self._pixels(pictures))
-        vector = out.last_hidden_state[:, 0] if self.output == "cls" else out[self.output]
-        rows: Float32 = vector.float().numpy()
-        return rows
+    def _vectors(self, model: Any, pixels: Any) -> Any:
+        """(n, 3, side, side) -> (n, dim)."""
+        out = model(pixel_values=pixels)
+        return out.last_hidden_state[:, 0] if self.output == "cls" else out[self.output]

@@ -7,19 +7,22 @@ Mean and CLS pooling: Reimers and Gurevych, "Sentence-BERT", arXiv 1908.10084; t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
-from fusionrec.encoders.batches import filled, shapes
+from fusionrec.encoders.batches import by_length, filled
+from fusionrec.encoders.forward import Forward, Precision, each
 from fusionrec.encoders.hub import Weights
 from fusionrec.encoders.pretrained import CONFIG, TOKENIZER, network, processor, staged
 from fusionrec.encoders.weights import fingerprint
 from fusionrec.errors import ConfigError
 from fusionrec.types import Float32
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TYPES = {
     "albert", "bart", "bert", "bloom", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie",
@@ -29,8 +32,8 @@ TYPES = {
 }  # fmt: skip
 SHIFTED = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 """Their positions begin behind the pad token's id, so that a text has that many fewer."""
-STEP = 16  # sequence lengths are padded up to a multiple of this
-BUDGET = 512  # tokens in a batch, padding included
+STEP = 4  # sequence lengths are padded up to a multiple of this
+BUDGET = 2048  # tokens in a batch, padding included
 
 
 class TransformersText(EncoderSpec):
@@ -49,7 +52,7 @@ class TransformersText(EncoderSpec):
     overlap: int = Field(32, ge=0)
     windows: int = Field(4, ge=1, le=256, description="1: longer texts are cut")
     normalize: bool = True
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     @model_validator(mode="after")
     def _windows_move_on(self) -> TransformersText:
@@ -70,7 +73,7 @@ class TransformersText(EncoderSpec):
             windows=(self.max_tokens, self.overlap, self.windows),
             normalize=self.normalize,
             precision=self.precision,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -78,10 +81,10 @@ class TransformersText(EncoderSpec):
 
 
 class TransformersTextEncoder(Encoder):
-    """Batches are length-sorted, with one fixed shape per length: a row's bits do not depend on its batch. Padding
-    stands behind the text, so that a decoder's tokens, which look back only, never see it."""
+    """Batches hold texts of similar length. Padding stands behind the text, so that a decoder's tokens, which look back
+    only, never see it."""
 
-    chunk = 64
+    chunk = 256
 
     def __init__(self, spec: TransformersText) -> None:
         self.spec = spec
@@ -94,7 +97,8 @@ class TransformersTextEncoder(Encoder):
         self.model = model.get_encoder() if config.is_encoder_decoder else model
         self.pad = next((i for i in (config.pad_token_id, self.tokenizer.pad_token_id) if i is not None), 0)
         self._check_length(config, kind)
-        self.dim = self._forward([[self.pad]], STEP).shape[1]
+        self.forward = Forward(self.model, self._pooled, spec.precision)
+        self.dim = self.forward(*filled([[self.pad]], STEP, self.pad)).shape[1]
         self.before, self.after = self._frame()
         room = spec.max_tokens - len(self.before) - len(self.after) - len(self._tokens(spec.prefix)[0])
         if room <= spec.overlap:
@@ -111,9 +115,11 @@ class TransformersTextEncoder(Encoder):
                 pieces.append(ids)
                 owner.append(row)
                 weight.append(count)
+        batches = by_length([len(p) for p in pieces], STEP, self.forward.rows(BUDGET))
+        blocks = each(lambda part: self.forward(*filled([pieces[r] for r in part[0]], part[1], self.pad)), batches)
         vectors = np.empty((len(pieces), self.dim), np.float32)
-        for rows, length in shapes([len(p) for p in pieces], STEP, BUDGET):
-            vectors[rows] = self._forward([pieces[r] for r in rows], length)
+        for (rows, _), block in zip(batches, blocks, strict=True):
+            vectors[rows] = block
         share = np.array(weight) / np.bincount(owner, weights=weight)[owner]
         out = np.zeros((len(batch), self.dim), np.float32)
         np.add.at(out, owner, vectors * share[:, None].astype(np.float32))
@@ -159,21 +165,14 @@ class TransformersTextEncoder(Encoder):
                 f"{most // STEP * STEP}"
             )
 
-    def _forward(self, ids: list[list[int]], length: int) -> Float32:
-        """A batch padded with rows to BUDGET // length and with columns to ``length``; the padding rows are dropped."""
+    def _pooled(self, model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
+        """(n, T) and (n, T) -> (n, dim)."""
         import torch
 
-        size = max(BUDGET // length, 1)
-        tokens, mask = filled(ids, size, length, self.pad)
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            hidden = self.model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
+        hidden: Tensor = model(input_ids=tokens, attention_mask=mask).last_hidden_state.float()
         if self.spec.pooling == "cls":
-            pooled = hidden[:, 0]
-        elif self.spec.pooling == "last":
-            pooled = hidden[torch.arange(size), mask.sum(1) - 1]
-        else:
-            weight = mask.unsqueeze(-1).float()
-            pooled = (hidden * weight).sum(1) / weight.sum(1)
-        rows: Float32 = pooled[: len(ids)].numpy()
-        return rows
+            return hidden[:, 0]
+        if self.spec.pooling == "last":
+            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+        weight = mask.unsqueeze(-1).float()
+        return (hidden * weight).sum(1) / weight.sum(1)

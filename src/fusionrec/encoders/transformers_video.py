@@ -7,12 +7,12 @@ Understanding?", arXiv 2102.05095.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
+from fusionrec.encoders.forward import Forward, Precision, each
 from fusionrec.encoders.hub import Weights
 from fusionrec.encoders.pictures import middle
 from fusionrec.encoders.pretrained import CONFIG, PROCESSOR, network, processor, staged
@@ -36,7 +36,7 @@ class TransformersVideo(EncoderSpec):
     accepts: ClassVar[Accepts] = "video"
     kind: Literal["transformers_video"] = "transformers_video"
     weights: Weights
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         return fingerprint(
@@ -44,7 +44,7 @@ class TransformersVideo(EncoderSpec):
             weights=self.weights.digest([CONFIG, *PROCESSOR]),
             precision=self.precision,
             decode=RECIPE,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -62,7 +62,7 @@ def moments(clip: Clip, window: int, count: int) -> list[int]:
 
 
 class TransformersVideoEncoder(Encoder):
-    """One window at a time, so that a row's bits do not depend on its batch."""
+    """One clip a thread, its windows together."""
 
     chunk = 8
 
@@ -78,15 +78,18 @@ class TransformersVideoEncoder(Encoder):
         blank = self._pixels(np.zeros((self.count, 4, 16, 3), np.uint8))
         if max(blank.shape[-2:]) > LARGEST:
             raise ConfigError(f"{spec.weights} makes {tuple(blank.shape)} of a window, expected sides <= {LARGEST}")
-        self.dim = len(self._vector(blank))
+        self.forward = Forward(self.model, self._vectors, spec.precision)
+        self.dim = self.forward(blank).shape[1]
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n clips -> (n, dim) float32."""
-        return np.stack([self._clip(clip) for clip in batch])
+        return np.stack(each(self._clip, batch))
 
     def _clip(self, clip: Clip) -> Float32:
-        windows = [clip.frames[moments(clip, w, self.count)] for w in range(len(clip.spread))]
-        return np.mean([self._vector(self._pixels(frames)) for frames in windows], axis=0, dtype=np.float32)
+        import torch
+
+        windows = [self._pixels(clip.frames[moments(clip, w, self.count)]) for w in range(len(clip.spread))]
+        return np.mean(self.forward(torch.cat(windows)), axis=0, dtype=np.float32)
 
     def _pixels(self, frames: np.ndarray) -> Any:
         """(T, h, w, 3) uint8 -> (1, T, 3, side, side)."""
@@ -97,11 +100,7 @@ class TransformersVideoEncoder(Encoder):
         cut = torch.from_numpy(np.ascontiguousarray(frames[:, top:bottom, left:right].transpose(0, 3, 1, 2)))
         return self.processor(videos=[cut], do_sample_frames=False, return_tensors="pt")["pixel_values"]
 
-    def _vector(self, pixels: Any) -> Float32:
-        import torch
-
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            hidden = self.model(pixel_values=pixels).last_hidden_state[0].float()
-        vector: Float32 = (hidden[0] if self.tokens == "cls" else hidden.mean(0)).numpy()
-        return vector
+    def _vectors(self, model: Any, pixels: Any) -> Any:
+        """(n, T, 3, side, side) -> (n, dim)."""
+        hidden = model(pixel_values=pixels).last_hidden_state.float()
+        return hidden[:, 0] if self.tokens == "cls" else hidden.mean(1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
 from fusionrec.encoders.checkpoints import ctranslate2
+from fusionrec.encoders.forward import Forward, Precision, each
 from fusionrec.encoders.sounds import SHORTEST, STEP, sounding
 from fusionrec.encoders.weights import PackagedWeights, fingerprint
 from fusionrec.media.audio import RATE, RECIPE
@@ -46,7 +46,7 @@ class Whisper(EncoderSpec):
 
     accepts: ClassVar[Accepts] = "audio"
     kind: Literal["whisper"] = "whisper"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
 
     def fingerprint(self) -> str:
         WEIGHTS.locate()
@@ -56,7 +56,7 @@ class Whisper(EncoderSpec):
             pooling="mean-of-sound",
             precision=self.precision,
             decode=RECIPE,
-            version=1,
+            version=2,
         )
 
     def build(self) -> Encoder:
@@ -94,7 +94,7 @@ def rename(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
 
 
 class WhisperEncoder(Encoder):
-    """One window of 30 s at a time, so that a row's bits do not depend on its batch."""
+    """One sound a thread, one window of 30 s at a time."""
 
     dim = 384
     chunk = 8
@@ -116,12 +116,12 @@ class WhisperEncoder(Encoder):
         )
         self.network = Network(config)
         self.network.load_state_dict(rename(ctranslate2(path, "encoder/")), strict=True)
-        self.network.eval()
+        self.forward = Forward(self.network.eval(), lambda network, x: network(x).last_hidden_state, spec.precision)
         self.features = WhisperFeatureExtractor(feature_size=80)
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n sounds, each (N,) float32 mono at 16 kHz -> (n, 384) float32."""
-        return np.stack([self._clip(np.asarray(sound, np.float32)) for sound in batch])
+        return np.stack(each(self._clip, [np.asarray(sound, np.float32) for sound in batch]))
 
     def _clip(self, sound: Float32) -> Float32:
         """(N,) -> (384,): the mean over every position of the clip that holds sound."""
@@ -137,10 +137,5 @@ class WhisperEncoder(Encoder):
 
     def _states(self, window: Float32) -> Float32:
         """(at most 480,000,) samples -> (1500, 384) states, the rest of the window being silence."""
-        import torch
-
-        features = self.features(window, sampling_rate=RATE, return_tensors="pt").input_features
-        half = self.spec.precision == "bf16"
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16) if half else nullcontext():
-            states: Float32 = self.network(features).last_hidden_state[0].float().numpy()
+        states: Float32 = self.forward(self.features(window, sampling_rate=RATE, return_tensors="pt").input_features)[0]
         return states

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusionrec.data.schema import BESIDE, MEDIA, TABLES
-from fusionrec.embeddings.engine import Progress, embed, silent
+from fusionrec.embeddings.engine import embed
+from fusionrec.embeddings.shards import Progress, silent
 from fusionrec.embeddings.store import Store
 from fusionrec.encoders.base import Accepts, Encoder, EncoderSpec
 from fusionrec.modalities.base import Modality, ModalityRows, ModalitySpec

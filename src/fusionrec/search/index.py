@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fusionrec.data import tables
 from fusionrec.embeddings import base as embeddings
-from fusionrec.embeddings.engine import Progress, silent
+from fusionrec.embeddings.shards import Progress, silent
 from fusionrec.embeddings.store import Store
 from fusionrec.errors import IntegrityError, UsageError
 from fusionrec.fusion.space import MIN_GROUP, FeatureSpace
@@ -240,7 +240,7 @@ def _usable(paths: Paths, modalities: Mapping[str, ModalitySpec]) -> dict[str, d
         if not (paths.embeddings / name / "manifest.json").is_file():
             raise IntegrityError(f"data/embeddings/{name} is missing; {again}")
         found[name] = embeddings.read_manifest(paths, name)
-        if found[name]["fingerprint"] != spec.encoder.fingerprint():
+        if not embeddings.is_of(found[name], spec.encoder):
             raise IntegrityError(f"data/embeddings/{name} is of another encoder than params.yaml names; {again}")
     return found
 

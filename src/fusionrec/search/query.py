@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fusionrec.data.schema import printable
-from fusionrec.embeddings.engine import Progress, embed, silent
+from fusionrec.embeddings.engine import embed
+from fusionrec.embeddings.shards import Progress, silent
 from fusionrec.embeddings.store import Store, unusable
 from fusionrec.encoders.base import Encoder
 from fusionrec.errors import DataRejected, UsageError

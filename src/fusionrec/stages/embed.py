@@ -44,14 +44,16 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
 
     with fresh_folder(paths.embeddings / modality) as folder:
         with counted(f"embed {modality}") as progress:
-            result = embed(source, rows, encoder, store, progress=progress, out=folder / "vectors.npy")
+            result = embed(
+                source, rows, encoder, store, engine=params.embed, progress=progress, out=folder / "vectors.npy"
+            )
         if not result.present.any():
             codes = Counter(code for code, _ in result.failed.values()).most_common()
             raise DataRejected(
                 f"modality {modality}: not one of {len(result.failed)} items could be read: "
                 + ", ".join(f"{code} ({n})" for code, n in codes)
             )
-        base.write(folder, modality, spec.kind, encoder, ids, rows, result)
+        base.write(folder, modality, spec.kind, ids, rows, result)
     report.seconds["encode"] = time.monotonic() - start - report.seconds["read"]
     report.counts |= {
         "items": len(ids),
@@ -65,6 +67,9 @@ def run(params: Params, paths: Paths, modality: str) -> Report:
         {"item_id": ids[r], "code": code, "found": message[:120]}
         for r, (code, message) in sorted(result.failed.items())[:SHOWN]
     ]
+    report.notes += [result.note] if result.note else []
+    if result.halved:
+        report.notes.append(f"memory was short: batches of {result.halved} shards were computed in halves")
     if result.failed:
         codes = Counter(code for code, _ in result.failed.values()).most_common()
         report.notes.append("failed: " + ", ".join(f"{code} {n}" for code, n in codes))

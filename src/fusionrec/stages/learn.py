@@ -166,22 +166,21 @@ def _learn(paths: Paths, name: str, spec: LearntEncoderSpec, inputs: _Inputs, ke
 
 def _prepared(name: str, trainee: Any, inputs: _Inputs) -> list[np.ndarray | None]:
     """What the encoder's front makes of each item; None where the item lacks the modality or cannot be read."""
-    from fusionrec.embeddings.engine import loaded, next_part
-    from fusionrec.media.base import MediaError
+    from fusionrec.embeddings.shards import loaded, next_part
 
     first: dict[str, int] = {}
     for row, content in enumerate(inputs.contents):
         if content:
             first.setdefault(content, row)
     made: dict[str, np.ndarray] = {}
+    unread: dict[str, tuple[str, str]] = {}
     with counted(f"read {name}") as progress, closing(loaded(inputs.source, list(first.items()))) as stream:
         done = 0
-        while part := next_part(stream, CHUNK):
-            good = [(content, value) for content, value in part if not isinstance(value, MediaError)]
-            arrays = trainee.prepare([value for _, value in good]) if good else []
-            for (content, _), array in zip(good, arrays, strict=True):
+        while part := next_part(stream, CHUNK, unread):
+            arrays = trainee.prepare([value for _, value in part])
+            for (content, _), array in zip(part, arrays, strict=True):
                 if np.isfinite(array).all():  # else it has no vector in the stage embed either
                     made[content] = array
             done += len(part)
-            progress(done, len(first))
+            progress(done + len(unread), len(first))
     return [made.get(content) for content in inputs.contents]

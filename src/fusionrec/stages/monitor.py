@@ -208,7 +208,7 @@ def _stored(params: Params, paths: Paths, modality: str) -> tuple[Any, Any, Any]
     """The reference's vectors as the stage embed wrote them. Raises IntegrityError where they are missing or those of
     another encoder."""
     manifest = embeddings.read_manifest(paths, modality)
-    if manifest["fingerprint"] != _encoder(params, paths, modality).fingerprint():
+    if not embeddings.is_of(manifest, _encoder(params, paths, modality)):
         raise IntegrityError(f"data/embeddings/{modality} is of another encoder than params.yaml: run embed@{modality}")
     items = embeddings.load(paths, (modality,))
     return items.features[modality], items.present[modality], items.group[modality]
@@ -244,8 +244,8 @@ def _predictions(params: Params, paths: Paths, reference: _Read, current: _Read)
         trained = data.frames["train"]
         held = pl.concat([data.frames["valid"], data.frames["test"]]).unique([C.USER, C.ITEM], maintain_order=True)
         for name in model.modalities:
-            recorded = model.manifest["modalities"][name]["fingerprint"]
-            if name not in params.modalities or recorded != _encoder(params, paths, name).fingerprint():
+            recorded = model.manifest["modalities"][name]
+            if name not in params.modalities or not embeddings.is_of(recorded, _encoder(params, paths, name)):
                 why = f"the model was trained with another encoder of {name}: run the stage train"
     except (DataRejected, IntegrityError, ConfigError, OSError) as error:
         why = str(error).splitlines()[0]

@@ -1,0 +1,61 @@
+"""Half precision only where it is as good: an encoder is compared with itself in float32 before its first vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fusionrec.embeddings.shards import EngineSpec, Shard, encoded
+from fusionrec.embeddings.store import Store
+from fusionrec.encoders.base import EncoderSpec
+from fusionrec.encoders.forward import supported
+from fusionrec.modalities.base import Modality
+
+SAMPLE = 256
+LEAST_MEAN, LEAST = 0.999, 0.995
+"""Of the cosines between a content's vector in half precision and in float32: what the mean and what the smallest of
+a sample must exceed."""
+
+
+def settled(
+    modality: Modality, missing: Mapping[str, int], spec: EncoderSpec, store: Store, engine: EngineSpec
+) -> tuple[EncoderSpec, str]:
+    """(``spec``, or the same encoder in float32 where the machine lacks the precision or the vectors differ too much;
+    what is to be told about it).
+
+    The verdict is kept in the store beside the vectors, before the first of them: it holds for all that follow.
+    """
+    exact = spec.exact()
+    if exact == spec or not missing:
+        return spec, ""
+    verdict = store.verdict(spec.fingerprint())
+    if verdict is None:
+        chosen = sorted(missing)[:SAMPLE]
+        able, cosines = engine.compare(modality, spec, Shard(tuple(chosen), tuple(missing[c] for c in chosen)))
+        if not able:
+            return exact, f"{spec.half} is not what this machine computes fast: encoded in fp32"
+        if not cosines:
+            return spec, ""  # not one could be read
+        verdict = {"sample": len(cosines), "mean": float(np.mean(cosines)), "least": float(min(cosines))}
+        store.keep_verdict(spec.fingerprint(), verdict)
+    told = f"cosine to fp32 {verdict['mean']:.5f}, at least {verdict['least']:.5f} ({verdict['sample']:.0f} contents)"
+    if verdict["mean"] > LEAST_MEAN and verdict["least"] > LEAST:
+        return spec, f"{spec.half}: {told}"
+    wanted = f"expected a mean above {LEAST_MEAN} and none below {LEAST}"
+    return exact, f"{spec.half} is not exact enough: {told}, {wanted}; encoded in fp32"
+
+
+def compared(modality: Modality, spec: EncoderSpec, sample: Shard) -> tuple[bool, list[float]]:
+    """(whether this machine has instructions for the precision; the cosines between the vectors of ``spec`` and those
+    of its float32 form, of the contents that have both)."""
+    if not supported(spec.half):
+        return False, []
+    (half,), (full,) = (list(encoded(modality, one, [sample])) for one in (spec, spec.exact()))
+    row = {content: number for number, content in enumerate(half.contents)}
+    both = [(row[content], number) for number, content in enumerate(full.contents) if content in row]
+    if not both:
+        return True, []
+    a, b = half.vectors[[x for x, _ in both]].astype(np.float64), full.vectors[[y for _, y in both]].astype(np.float64)
+    found = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return True, [float(x) for x in found]
