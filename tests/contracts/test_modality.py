@@ -18,7 +18,7 @@ from fusionrec.kinds import members
 from fusionrec.media.video import Clip
 from fusionrec.modalities import AnyModality
 from fusionrec.modalities.base import Modality, ModalitySpec
-from tests.media import clips
+from tests.media.streams import noisy
 
 SPECS: dict[str, type[ModalitySpec]] = {cls.model_fields["kind"].default: cls for cls in members(AnyModality)}
 EXAMPLES: dict[str, dict[str, Any]] = {"precomputed": {"file": "vectors.npy", "ids": "ids.csv"}}
@@ -42,7 +42,8 @@ def catalogue(root: Path, changed: int | None = None) -> pl.DataFrame:
         noise = np.random.default_rng(n + salt).uniform(-0.5, 0.5, 4_000 + 100 * n)
         soundfile.write(root / f"{n}.wav", noise, 8_000)
         sounds.append(hashlib.sha256((root / f"{n}.wav").read_bytes()).hexdigest())
-        (root / f"{n}.mp4").write_bytes(clips.encoded(list(np.repeat([noise_frames(n + salt)], 3 + n, axis=0))))
+        film = noisy(list(np.repeat([noise_frames(n + salt)], 3 + n, axis=0)), n + salt)
+        (root / f"{n}.mp4").write_bytes(film)
         films.append(hashlib.sha256((root / f"{n}.mp4").read_bytes()).hexdigest())
     here = [n for n in range(N) if n not in ABSENT]
     np.save(root / "vectors.npy", np.stack([vectors[n] for n in reversed(here)]))
@@ -63,6 +64,7 @@ def catalogue(root: Path, changed: int | None = None) -> pl.DataFrame:
             "audio_sha256": [None if n in gone else d for n, d in enumerate(sounds)],
             "video_path": [None if n in gone else f"{n}.mp4" for n in range(N)],
             "video_sha256": [None if n in gone else d for n, d in enumerate(films)],
+            "subtitles": [f"00:00.000 --> 00:09.000\nword {n}{' new' if n == changed else ''}" for n in range(N)],
         },
         schema_overrides={"category": pl.String, "image_paths": pl.List(pl.String), "image_sha256": pl.List(pl.String)},
     )
@@ -142,6 +144,7 @@ def test_the_order_of_the_items_does_not_matter(kind: str, tmp_path: Path) -> No
 
 
 def test_an_encoder_that_reads_something_else_is_refused(kind: str) -> None:
-    wrong = "minilm" if kind != "text" else "efficientnet_lite0"
+    reads = SPECS[kind].model_validate({"kind": kind, **EXAMPLES.get(kind, {})}).encoder.accepts
+    wrong = "minilm" if reads != "text" else "efficientnet_lite0"
     with pytest.raises(ValueError, match="reads"):
         SPECS[kind].model_validate({"kind": kind, **EXAMPLES.get(kind, {}), "encoder": {"kind": wrong}})

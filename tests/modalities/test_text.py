@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from fusionrec.encoders.efficientnet_lite0 import EfficientNetLite0
 from fusionrec.errors import ConfigError
-from fusionrec.modalities.text import Text, clean, script, subtag
+from fusionrec.modalities.base import clean
+from fusionrec.modalities.text import Text, script, subtag
 
 ITEMS = pl.DataFrame(
     {

@@ -89,7 +89,7 @@ def test_queries_and_reviews_are_kept_with_their_times_as_vectors_of_the_query_s
     minutes = (found.time - int(START.timestamp()) * 10**6) // (60 * 10**6)
     assert list(zip(found.user.tolist(), minutes.tolist(), strict=True)) == [(1, 5), (1, 3), (0, 7)]
     encoder = section().modalities["text"].encoder.for_queries().build()
-    from fusionrec.modalities.text import clean
+    from fusionrec.modalities.base import clean
 
     direct = encoder.encode([clean(SECRET)])[0]
     np.testing.assert_allclose(found.vectors[0], direct, atol=1e-5)

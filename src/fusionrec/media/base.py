@@ -22,6 +22,8 @@ EXPECTED = {
     "no_frames": "a file with moving pictures",
     "unsupported_codec": "a codec that is read",
     "no_audio_stream": "a file with a sound track",
+    "no_subtitles": "a clip with a text track, or cues in the catalogue",
+    "no_words": "subtitles within the windows that are looked at",
     "empty_audio": "10 ms of sound or more",
     "not_finite": "samples that are numbers",
     "too_many_channels": "fewer channels",

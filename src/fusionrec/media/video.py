@@ -100,6 +100,31 @@ def decode(
     frames (or :data:`MAX_DECODED_PIXELS`) of decoding away is left out. Raises MediaError with a code of the list
     above.
     """
+    _checked(data, max_bytes)
+    return _guarded(lambda: _decode(data, windows, max_seconds, max_pixels))
+
+
+def axis(
+    data: bytes, *, windows: int = WINDOWS, max_seconds: float = MAX_SECONDS, max_bytes: int = MAX_BYTES
+) -> tuple[NDArray[np.float64], float]:
+    """First and last second (W, 2) of the windows that :func:`decode` looks at, counted from the clip's first frame,
+    and the time of that frame by the container's clock. Nothing is decoded. Raises MediaError."""
+    _checked(data, max_bytes)
+
+    def seconds() -> tuple[NDArray[np.float64], float]:
+        with opened(data) as container:
+            stream = _video_stream(container)
+            pixels = int(stream.codec_context.width) * int(stream.codec_context.height)
+            packets, times, zero = _packets(container, stream, max_seconds)
+            chosen = _within(_windows(packets, times, windows), _budget(pixels))
+        step = 1 / _rate(times)
+        ends = [(times[w.spread].min(), times[w.spread].max() + step) for w in chosen]
+        return np.array(ends, np.float64), zero
+
+    return _guarded(seconds)
+
+
+def _checked(data: bytes, max_bytes: int) -> None:
     kind = sniff(data)
     if kind is None:
         raise MediaError("unknown_type", f"first bytes {data[:8].hex()}; expected MP4, MOV, Matroska, WebM or AVI")
@@ -107,7 +132,28 @@ def decode(
         raise MediaError("too_many_bytes", f"found {len(data)} bytes, expected at most {max_bytes}")
     if not _complete(data, kind):
         raise MediaError("truncated", f"the {kind} file ends before its own structure does")
-    return _guarded(lambda: _decode(data, kind, windows, max_seconds, max_pixels))
+
+
+def _budget(pixels: int) -> int:
+    """Frames that may be decoded where one has so many pixels."""
+    return max(1, min(MAX_FRAMES, MAX_DECODED_PIXELS // max(pixels, 1)))
+
+
+def opened(data: bytes, codecs: Sequence[str] = (), max_pixels: int = MAX_PIXELS) -> Any:
+    """The container, to be closed by ``with``: by its own demuxer, with the decoders of clips and ``codecs`` alone,
+    nothing else may be opened."""
+    import av
+
+    limits = {"codec_whitelist": ",".join((*CODECS, *codecs)), "max_streams": "32", "probesize": str(2**20)}
+    options = {"max_pixels": str(max_pixels), "threads": "1"}
+    return av.open(
+        io.BytesIO(data),
+        "r",
+        format=DEMUXERS[str(sniff(data))],
+        options=options | limits,
+        io_open=_refused,
+        metadata_errors="ignore",
+    )
 
 
 def describe(data: bytes, clip: Clip) -> str:
@@ -199,19 +245,8 @@ def _refused(url: str, flags: int, options: dict[str, str]) -> Any:
     raise PermissionError(f"a clip may not open {url[:40]!r}")
 
 
-def _decode(data: bytes, kind: str, windows: int, max_seconds: float, max_pixels: int) -> Clip:
-    import av
-
-    options = {"max_pixels": str(max_pixels), "threads": "1"}
-    limits = {"codec_whitelist": ",".join(CODECS), "max_streams": "32", "probesize": str(2**20)}
-    with av.open(
-        io.BytesIO(data),
-        "r",
-        format=DEMUXERS[kind],
-        options=options | limits,
-        io_open=_refused,
-        metadata_errors="ignore",
-    ) as container:
+def _decode(data: bytes, windows: int, max_seconds: float, max_pixels: int) -> Clip:
+    with opened(data, max_pixels=max_pixels) as container:
         stream = _video_stream(container)
         context = stream.codec_context
         width, height = int(context.width), int(context.height)
@@ -219,10 +254,9 @@ def _decode(data: bytes, kind: str, windows: int, max_seconds: float, max_pixels
             raise MediaError(
                 "too_many_pixels", f"found frames of {width} x {height}, expected at most {max_pixels} pixels"
             )
-        context.options, context.thread_count = options, 1
-        packets, times = _packets(container, stream, max_seconds)
-        budget = max(1, min(MAX_FRAMES, MAX_DECODED_PIXELS // max(width * height, 1)))
-        chosen = _within(_windows(packets, times, windows), budget)
+        context.options, context.thread_count = {"max_pixels": str(max_pixels), "threads": "1"}, 1
+        packets, times, _ = _packets(container, stream, max_seconds)
+        chosen = _within(_windows(packets, times, windows), _budget(width * height))
         wanted = sorted({k for w in chosen for k in (*w.spread, *w.dense) if k <= w.last}, key=lambda k: (times[k], k))
         found = dict(_frames(context, packets, chosen, set(wanted)))
     if 2 * len(found) < len(wanted):
@@ -252,8 +286,9 @@ def _video_stream(container: Any) -> Any:
     return moving[0]
 
 
-def _packets(container: Any, stream: Any, max_seconds: float) -> tuple[list[Any], NDArray[np.float64]]:
-    """The packets in decoding order, and the time (N,) in seconds at which each one's frame is shown, from 0.
+def _packets(container: Any, stream: Any, max_seconds: float) -> tuple[list[Any], NDArray[np.float64], float]:
+    """The packets in decoding order; the time (N,) in seconds at which each one's frame is shown, from 0; and where 0
+    lies by the container's clock.
 
     Each packet is stamped with its number, so that frames are told apart even where the file's own times are wrong.
     """
@@ -272,7 +307,7 @@ def _packets(container: Any, stream: Any, max_seconds: float) -> tuple[list[Any]
     if not packets:
         raise MediaError("no_frames", "the video stream holds no packet")
     at = np.array(stamps[: len(packets)], np.float64)
-    return packets, (at - at.min()) * base
+    return packets, (at - at.min()) * base, float(at.min() * base)
 
 
 def _rate(times: NDArray[np.float64]) -> float:

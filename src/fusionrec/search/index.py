@@ -22,8 +22,7 @@ from fusionrec.embeddings.shards import Progress, silent
 from fusionrec.embeddings.store import Store
 from fusionrec.errors import IntegrityError, UsageError
 from fusionrec.fusion.space import MIN_GROUP, FeatureSpace
-from fusionrec.modalities.base import ModalitySpec
-from fusionrec.modalities.text import clean
+from fusionrec.modalities.base import ModalitySpec, clean
 from fusionrec.paths import Paths
 from fusionrec.search import keeping, past
 from fusionrec.search.filters import Filters

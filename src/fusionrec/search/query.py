@@ -17,8 +17,8 @@ from fusionrec.encoders.base import Encoder
 from fusionrec.errors import DataRejected, UsageError
 from fusionrec.media import base as media
 from fusionrec.media import bounded
-from fusionrec.modalities.base import ModalitySpec
-from fusionrec.modalities.text import clean, script
+from fusionrec.modalities.base import ModalitySpec, clean
+from fusionrec.modalities.text import script
 from fusionrec.search import speech
 from fusionrec.types import Float32
 
