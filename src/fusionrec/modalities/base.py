@@ -57,9 +57,9 @@ class Modality(ABC):
 class OneFile(Modality):
     """One media file an item: its path and sha256 are the columns ``<medium>_path`` and ``<medium>_sha256``.
 
-    ``settings`` go to the decoder ``media.<decoder>.decode`` (default: the medium's own, whose recipe the encoders name),
-    which runs in a bounded child; they and the ``recipe`` are part of the content, because the bytes alone do not
-    determine the encoder's input.
+    ``settings`` go to the decoder ``media.<decoder>.decode`` (default: the medium's own, whose recipe the encoders
+    name), which runs in a bounded child; they and the ``recipe`` are part of the content, because the bytes alone do
+    not determine the encoder's input.
     """
 
     def __init__(
