@@ -20,6 +20,7 @@ from fusionrec.embeddings.engines import AnyEngine
 from fusionrec.embeddings.engines.local import Local
 from fusionrec.errors import ConfigError
 from fusionrec.fusion import AnyFusion
+from fusionrec.kinds import told_apart_by
 from fusionrec.modalities import AnyModality
 from fusionrec.monitoring.spec import Monitor
 from fusionrec.ranking import AnyRanker
@@ -260,10 +261,11 @@ def explain(error: ValidationError) -> Iterator[str]:
         match problem["type"]:
             case "union_tag_invalid":
                 kinds = re.findall(r"'([^']*)'", str(context["expected_tags"]))
-                tag = str(context["tag"])
-                line = f"{where}.kind: unknown kind {tag!r}; choose one of {_some(tag, kinds)}{_nearest(tag, kinds)}"
+                tag, key = str(context["tag"]), str(context["discriminator"]).strip("'")
+                line = f"{where}.{key}: unknown {key} {tag!r}; choose one of {_some(tag, kinds)}{_nearest(tag, kinds)}"
             case "union_tag_not_found":
-                line = f"{where}: add a line 'kind: ...' that says which one is meant"
+                key = str(context["discriminator"]).strip("'")
+                line = f"{where}: add a line '{key}: ...' that says which one is meant"
             case "extra_forbidden":
                 known = list(model.model_fields) if model else []
                 line = f"{where}: unknown key{_nearest(str(problem['loc'][-1]), known)}"
@@ -320,7 +322,7 @@ def _walk(loc: Sequence[Any]) -> tuple[str, type[Spec] | None, bool]:
         section = None
         if len(specs) > 1 or (specs and _is_base(specs[0])):  # the part is a kind
             variants = specs if len(specs) > 1 else _below(specs[0])
-            here = next((v for v in variants if v.model_fields["kind"].default == part), None)
+            here = next((v for v in variants if v.model_fields[told_apart_by(v)].default == part), None)
             continue
         if specs:
             section = specs[0]

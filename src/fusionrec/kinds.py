@@ -18,6 +18,9 @@ from pydantic_core import PydanticKnownError
 
 from fusionrec.types import Spec
 
+KEYS = ("kind", "engine")
+"""What a section's own name is called: an engine computes what it is given, it is no kind of thing to be computed."""
+
 
 def union(package: str, base: type[Spec], names: Sequence[str], key: str = "kind") -> Any:
     """The union, told apart by ``key``, of the spec that each file ``package/name.py`` holds.
@@ -38,6 +41,11 @@ def members(registered: Any) -> tuple[type[Spec], ...]:
     """The specs of a union made by :func:`union`, in the order of its lines."""
     inner = get_args(registered)[0] if get_origin(registered) is Annotated else registered
     return get_args(inner) or (inner,)
+
+
+def told_apart_by(spec: type[Spec]) -> str:
+    """The key that says which of a union's specs a section is."""
+    return next(key for key in KEYS if key in spec.model_fields)
 
 
 def _told_apart(name: str, value: Any) -> Any:
