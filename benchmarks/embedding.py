@@ -42,6 +42,9 @@ from fusionrec.modalities.base import Modality, ModalityRows
 RUNS = 5
 CASES = ("text", "image", "audio", "video", "incremental", "noop", "memory")
 TARGETS = {"text-bf16": 0.9, "text-fp32": 0.9, "image": 0.85, "audio": 0.8, "video": 0.8}
+COMMAND = "python benchmarks/embedding.py"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "embedding.md"
+BEGIN, END = "<!-- table: python benchmarks/embedding.py --table -->\n", "<!-- /table -->\n"
 MINILM = {"kind": "minilm"}
 
 
@@ -345,16 +348,55 @@ def stage_here(place: Path) -> None:
     print(taken, peak[0])
 
 
+def table(found: dict[str, Any]) -> str:
+    """What docs/embedding.md shows of the results."""
+    head = "| case | encoder | contents | items/s | of the ceiling | target | times a plain loop | times sentence-transformers |"
+    lines = [head, "|---|---|---:|---:|---:|---:|---:|---:|"]
+    rows = {row["case"]: row for row in found["rows"]}
+    for row in found["rows"]:
+        if "bound" in row:
+            target = row["target_bound"] or "–"
+            peer = f"{row['ratio_peer']:.2f}" if row["ratio_peer"] else "–"
+            lines.append(
+                f"| {row['case']} | `{row['encoder']['kind']}` | {row['items']:,} | {row['ours']:,.4g} "
+                f"| {row['ratio_bound']:.2f} | {target} | {row['ratio_loop']:.2f} | {peer} |"
+            )
+    more, noop, memory = (rows.get(case) for case in ("incremental", "noop", "memory"))
+    if more:
+        lines.append(
+            f"\n1 % new texts ({more['new']} of {more['items']:,}) took {100 * more['ours']:.1f} % of the full run beyond "
+            f"start-up (target 3 %)."
+        )
+    if noop and memory:
+        lines[-1] += (
+            f" A run over {noop['items']:,} texts with nothing new took {noop['ours']:.1f} s beyond start-up (target 2 s), "
+            f"and at most {memory['ours']:.0f} MiB more anonymous memory than one over 10,000 (target 300)."
+        )
+    machine = f"{found['machine']['cores']} cores {'with' if found['machine']['bf16'] else 'without'} bf16, no GPU"
+    return "\n".join(lines) + f"\n\n*`{COMMAND}`, commit {found['commit'][:9]}, {machine}; medians of {RUNS} turns.*\n"
+
+
+def show() -> None:
+    """Write the table into docs/embedding.md."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    found = json.loads((RESULTS / "embedding.json").read_text(encoding="utf-8"))
+    PAGE.write_text(before + BEGIN + table(found) + END + after, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--items", type=int, help="at most so many contents a case; printed, not written")
+    parser.add_argument("--table", action="store_true", help="write the table into docs/embedding.md, measure nothing")
     parser.add_argument("--unchanged", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--stage", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.stage:
         return stage_here(asked.place)
+    if asked.table:
+        return show()
     if asked.unchanged:
         return unchanged_here(asked.unchanged, asked.place)
     most = asked.items or 1_000_000
@@ -375,6 +417,7 @@ def main() -> None:
         kept = [] if set(asked.only) == set(CASES) or not old.is_file() else json.loads(old.read_text())["rows"]
         new = {row["case"] for row in rows}
         write("embedding", {"rows": [row for row in kept if row["case"] not in new] + rows})
+        show()
 
 
 if __name__ == "__main__":
