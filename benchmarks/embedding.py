@@ -350,8 +350,8 @@ def stage_here(place: Path) -> None:
 
 def table(found: dict[str, Any]) -> str:
     """What docs/embedding.md shows of the results."""
-    head = "| case | encoder | contents | items/s | of the ceiling | target | times a plain loop | times sentence-transformers |"
-    lines = [head, "|---|---|---:|---:|---:|---:|---:|---:|"]
+    heads = ("case", "encoder", "contents", "items/s", "of the ceiling", "target", "of a plain loop", "of the peer")
+    lines = [f"| {' | '.join(heads)} |", "|---|---|---:|---:|---:|---:|---:|---:|"]
     rows = {row["case"]: row for row in found["rows"]}
     for row in found["rows"]:
         if "bound" in row:
@@ -364,13 +364,13 @@ def table(found: dict[str, Any]) -> str:
     more, noop, memory = (rows.get(case) for case in ("incremental", "noop", "memory"))
     if more:
         lines.append(
-            f"\n1 % new texts ({more['new']} of {more['items']:,}) took {100 * more['ours']:.1f} % of the full run beyond "
-            f"start-up (target 3 %)."
+            f"\n1 % new texts ({more['new']} of {more['items']:,}) took {100 * more['ours']:.1f} % of the full run "
+            f"beyond start-up (target 3 %)."
         )
     if noop and memory:
         lines[-1] += (
-            f" A run over {noop['items']:,} texts with nothing new took {noop['ours']:.1f} s beyond start-up (target 2 s), "
-            f"and at most {memory['ours']:.0f} MiB more anonymous memory than one over 10,000 (target 300)."
+            f" A run over {noop['items']:,} texts with nothing new took {noop['ours']:.1f} s beyond start-up "
+            f"(target 2 s), and at most {memory['ours']:.0f} MiB more anonymous memory than one over 10,000 (target 300)."
         )
     machine = f"{found['machine']['cores']} cores {'with' if found['machine']['bf16'] else 'without'} bf16, no GPU"
     return "\n".join(lines) + f"\n\n*`{COMMAND}`, commit {found['commit'][:9]}, {machine}; medians of {RUNS} turns.*\n"
