@@ -57,7 +57,14 @@ def rows() -> dict[str, Any]:
     except OutOfMemory as short:
         error = str(short)
     small = tight(x[3:4]).tolist()
-    return {"wanted": wanted, "found": found, "counts": counts, "unlimited": free.halved, "error": error, "small": small}
+    return {
+        "wanted": wanted,
+        "found": found,
+        "counts": counts,
+        "unlimited": free.halved,
+        "error": error,
+        "small": small,
+    }
 
 
 class Words(EncoderSpec):
@@ -112,4 +119,4 @@ def engine() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"rows": rows, "engine": engine}[sys.argv[1]]()))
+    sys.stdout.write(json.dumps({"rows": rows, "engine": engine}[sys.argv[1]]()))

@@ -178,6 +178,37 @@ def test_a_bug_of_a_model_is_not_taken_for_want_of_memory():
     np.testing.assert_equal(model(torch.zeros(4, 3)).shape, (4, 5))  # its place is free again
 
 
+@pytest.mark.parametrize(
+    "error, short",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be ..."), True),  # pinned memory
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (np._core._exceptions._ArrayMemoryError((5, 7), np.dtype("f4")), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied (4x2 and 3x5)"), False),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_errors_that_say_that_memory_was_short(error, short):
+    """By their words, where no test can bring them about here; the CPU's own comes up for real below."""
+    tried = []
+
+    def compute(model, x):
+        tried.append(len(x))
+        if len(tried) == 1:
+            raise error
+        return model(x)
+
+    model = Forward(torch.nn.Identity(), compute)
+    if not short:
+        with pytest.raises(RuntimeError, match="CUDA error|shapes"):
+            model(torch.zeros(5, 3))
+    else:
+        assert model(torch.arange(15.0).reshape(5, 3)).tolist() == [[3 * n, 3 * n + 1, 3 * n + 2] for n in range(5)]
+        assert tried == [5, 3, 2] and model.halved == 1
+
+
 def run_short(name):
     """One arena: what glibc reserves for further ones would count as taken."""
     root = Path(__file__).resolve().parents[2]

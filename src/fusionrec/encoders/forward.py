@@ -210,4 +210,6 @@ def _short_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return "can't allocate memory" in str(error) or "CUDA out of memory" in str(error)
+    # The last two: pinned memory, and a library's own buffers on a GPU.
+    said = "can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
+    return any(words in str(error) for words in said)
