@@ -207,6 +207,8 @@ def test_errors_that_say_that_memory_was_short(error, short):
     else:
         assert model(torch.arange(15.0).reshape(5, 3)).tolist() == [[3 * n, 3 * n + 1, 3 * n + 2] for n in range(5)]
         assert tried == [5, 3, 2] and model.halved == 1
+        model(torch.zeros(5, 3))
+        assert tried == [5, 3, 2, 3, 2] and model.halved == 2  # five are known to be too many: not tried, but counted
 
 
 def run_short(name):
