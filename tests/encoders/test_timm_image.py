@@ -47,8 +47,9 @@ def test_vectors_are_those_of_timm(name, tmp_path, pictures):
     encoder = TimmImage.model_validate(timm_image(tmp_path, name)).build()
     wanted = reference(tmp_path, pictures)
     assert encoder.dim == wanted.shape[1]
-    np.testing.assert_allclose(encoder.encode(pictures), wanted, atol=2e-5)
-    np.testing.assert_array_equal(encoder.encode(pictures[::-1])[::-1], encoder.encode(pictures))
+    together = encoder.encode(pictures)
+    np.testing.assert_allclose(together, wanted, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(pictures[::-1])[::-1], together, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["resnet50.a1_in1k", "efficientnet_b0.ra_in1k", "vit_small_patch16_dinov3.lvd1689m"])

@@ -52,7 +52,7 @@ def test_vectors_are_those_of_transformers(kind, dim, tmp_path, pictures):
     assert encoder.dim == dim and wanted.shape == (len(pictures), dim)
     together = encoder.encode(pictures)
     np.testing.assert_allclose(together, wanted, atol=5e-6)
-    np.testing.assert_array_equal(encoder.encode(pictures[::-1])[::-1], together)
+    np.testing.assert_allclose(encoder.encode(pictures[::-1])[::-1], together, rtol=1e-4, atol=1e-6)
 
 
 def test_several_pictures_are_averaged_and_a_strip_stays_small(tmp_path, pictures):

@@ -59,7 +59,8 @@ def test_vectors_are_those_of_transformers(folder, pooling):
     together = encoder.encode(TEXTS)
     assert together.shape == (len(TEXTS), 48) and encoder.dim == 48
     np.testing.assert_allclose(together, wanted, atol=2e-6)
-    np.testing.assert_array_equal(encoder.encode(TEXTS[::-1])[::-1], together)  # padding and neighbours change nothing
+    turned = encoder.encode(TEXTS[::-1])[::-1]  # padding and neighbours change nothing but the rounding
+    np.testing.assert_allclose(turned, together, rtol=1e-4, atol=1e-6)
     unit = built(folder, pooling=pooling, normalize=True).encode(TEXTS)
     np.testing.assert_allclose(unit, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=2e-6)
 

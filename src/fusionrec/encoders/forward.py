@@ -108,7 +108,8 @@ def autocast(device: str, precision: Precision) -> AbstractContextManager[Any]:
 class Forward:
     """``compute(model, *inputs)`` -> one tensor with a row for each row of the inputs, on whichever device is free.
 
-    ``halved`` counts the batches that did not fit into memory and were computed in halves. Thread-safe.
+    ``halved`` counts the batches that did not fit into memory and were computed in halves, those included that were not
+    tried because a smaller one had not fitted, and single rows that do not fit. Thread-safe.
     """
 
     def __init__(
@@ -139,8 +140,10 @@ class Forward:
             found = self._tried(inputs)
             if found is not None:
                 return found
-            if count < 2:
-                raise OutOfMemory(f"a row of shape {tuple(inputs[0].shape[1:])} does not fit into the memory")
+        with self._lock:
+            self.halved += 1
+        if count < 2:
+            raise OutOfMemory(f"a row of shape {tuple(inputs[0].shape[1:])} does not fit into the memory")
         import numpy as np
 
         middle = (count + 1) // 2
@@ -156,7 +159,6 @@ class Forward:
             if not _short_of_memory(error):
                 raise
         with self._lock:
-            self.halved += 1
             self.most = min(self.most, sum(x.numel() for x in inputs))
         if self.kind == "cuda":
             torch.cuda.empty_cache()
@@ -208,4 +210,6 @@ def _short_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return "can't allocate memory" in str(error) or "CUDA out of memory" in str(error)
+    # The last two: pinned memory, and a library's own buffers on a GPU.
+    said = "can't allocate memory", "CUDA out of memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
+    return any(words in str(error) for words in said)
