@@ -20,7 +20,6 @@ import numpy as np
 
 from fusionrec.embeddings.store import unusable
 from fusionrec.encoders.base import Encoder, EncoderSpec
-from fusionrec.encoders.forward import OutOfMemory
 from fusionrec.media import bounded
 from fusionrec.media.base import MediaError
 from fusionrec.modalities.base import Modality
@@ -148,13 +147,13 @@ def _block(encoder: Encoder, kind: str, part: list[tuple[str, Any]], reasons: di
     """(n, D) of the inputs that have a vector; why the others have none is put into ``reasons``."""
     try:
         block = encoder.encode([value for _, value in part])
-    except OutOfMemory:
+    except MemoryError:  # OutOfMemory of the network, or of what makes its input
         blocks = []
         for content, value in part:
             try:
                 blocks.append(encoder.encode([value]))
-            except OutOfMemory as error:
-                reasons[content] = "out_of_memory", str(error)
+            except MemoryError as error:
+                reasons[content] = "out_of_memory", str(error) or "it does not fit into the memory"
         part = [pair for pair in part if pair[0] not in reasons]
         block = np.concatenate(blocks) if blocks else np.zeros((0, encoder.dim), np.float32)
     if block.shape != (len(part), encoder.dim):
