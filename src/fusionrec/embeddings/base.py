@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -75,8 +76,9 @@ def write(
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    buffer = io.BytesIO()  # numpy writes to a file itself, and does not tell a full disk from anything else
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_manifest(paths: Paths, name: str) -> dict[str, Any]:
