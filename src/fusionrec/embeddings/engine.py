@@ -70,9 +70,7 @@ def embed(
             for shard in shards:
                 reasons |= shard.reasons
                 dim = shard.vectors.shape[1]
-                store.put(
-                    fingerprint, shard.contents, shard.vectors, dim, halved=shard.halved, failed=shard.reasons
-                )
+                store.put(fingerprint, shard.contents, shard.vectors, dim, halved=shard.halved, failed=shard.reasons)
     vectors, present = _collect(store, fingerprint, rows, reasons, out)
     return Embedded(
         vectors,

@@ -1,8 +1,8 @@
 """The content-addressed store of vectors: what was encoded once is never encoded again.
 
     store/<fingerprint>/<name>.npy     (n, D) float32
-    store/<fingerprint>/<name>.json    keys of the rows, sha256 of the .npy, batches that were halved for want of memory,
-                                       keys that were to be encoded with them and have no vector
+    store/<fingerprint>/<name>.json    keys of the rows, sha256 of the .npy, how many batches were halved for want of
+                                       memory, keys that were to be encoded with them and have no vector
     store/<fingerprint>/seen           size and modification time of each .npy when it was last hashed
     store/<fingerprint>/precision      how far half precision is from float32, measured before the first vector
 
