@@ -33,8 +33,8 @@ class Project:
         self.paths = Paths(folder, folder / ".fusionrec")
         for made in (folder / "raw", self.paths.tables / "items", self.paths.gate, self.paths.splits):
             made.mkdir(parents=True, exist_ok=True)
-        draw = random.Random(5)
-        titles = [f"{' '.join(draw.choices(WORDS, k=draw.randint(1, 6)))} {n}" for n in range(texts)]
+        draw = random.Random(44)  # cut into shards of similar sizes
+        titles = [f"{' '.join(draw.choices(WORDS, k=draw.randint(1, 3)))} {n}" for n in range(texts)]
         ids = [f"i{n}" for n in range(texts)]
         table = pl.DataFrame({"item_id": ids, "title": titles})
         table.write_parquet(self.paths.tables / "items" / "00-0000000000000000.parquet")
