@@ -21,8 +21,9 @@ import json
 import math
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -92,20 +93,28 @@ class Store:
 
     def has(self, fingerprint: str, keys: Sequence[str]) -> Bool:
         """(n,) bool: which keys are in a sound shard."""
-        index = self._index(fingerprint, set(keys))
-        return np.array([k in index for k in keys], bool)
+        wanted, known = set(keys), set[str]()
+        for shard in self._holding(fingerprint, wanted):
+            known.update(wanted.intersection(shard.keys))
+        return np.fromiter(map(known.__contains__, keys), bool, len(keys))
 
     def blocks(self, fingerprint: str, keys: Sequence[str]) -> Iterator[tuple[Int64, Float32]]:
         """(positions in ``keys``, their vectors), shard by shard; keys that are absent are left out."""
-        index = self._index(fingerprint, set(keys))
-        by_shard: dict[Path, list[tuple[int, int]]] = {}
-        for position, key in enumerate(keys):
-            if key in index:
-                path, row = index[key]
-                by_shard.setdefault(path, []).append((row, position))
-        for path in sorted(by_shard):
-            pairs = np.array(sorted(by_shard[path]), np.int64)
-            yield pairs[:, 1], np.load(path, mmap_mode="r", allow_pickle=False)[pairs[:, 0]]
+        number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+        shards = self._holding(fingerprint, number.keys())
+        shard_of, row_of = np.full(len(number), -1), np.zeros(len(number), np.int64)
+        for at, shard in enumerate(shards):
+            found = np.fromiter(map(number.get, shard.keys, repeat(-1)), np.int64, len(shard.keys))
+            rows = np.flatnonzero(found >= 0)
+            shard_of[found[rows]], row_of[found[rows]] = at, rows
+        which = np.fromiter(map(number.__getitem__, keys), np.int64, len(keys))
+        shard_of, row_of = shard_of[which], row_of[which]
+        order = np.lexsort((row_of, shard_of))
+        ends = np.searchsorted(shard_of[order], np.arange(len(shards) + 1))
+        for shard, start, end in zip(shards, ends[:-1], ends[1:], strict=True):
+            if start < end:
+                positions = order[start:end]
+                yield positions, np.load(shard.path, mmap_mode="r", allow_pickle=False)[row_of[positions]]
 
     def get(self, fingerprint: str, keys: Sequence[str]) -> tuple[Bool, Float32]:
         """(n,) bool which keys were found, and (n, D) float32 with zero rows for the others (D 0 if none was found)."""
@@ -144,15 +153,8 @@ class Store:
             raise ValueError(f"a fingerprint is 64 hex digits, found {fingerprint[:80]!r}")
         return self.root / fingerprint
 
-    def _index(self, fingerprint: str, wanted: set[str]) -> dict[str, tuple[Path, int]]:
-        """wanted key -> (shard, row), over shards that hold a wanted key and whose bytes match their manifest."""
-        index: dict[str, tuple[Path, int]] = {}
-        for shard in self._holding(fingerprint, wanted):
-            index.update({key: (shard.path, row) for row, key in enumerate(shard.keys) if key in wanted})
-        return index
-
-    def _holding(self, fingerprint: str, wanted: set[str]) -> list[_Shard]:
-        """The sound shards that hold a wanted key."""
+    def _holding(self, fingerprint: str, wanted: Set[str]) -> list[_Shard]:
+        """The shards that hold a wanted key and whose bytes match their manifest."""
         folder = self._folder(fingerprint)
         out = []
         for manifest in sorted(folder.glob("*.json")) if folder.is_dir() else ():

@@ -81,9 +81,10 @@ def clean(value: Any) -> str:
     """NFC, runs of white space and control characters as one space; lists are joined by commas."""
     if value is None:
         return ""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = ", ".join(str(v) for v in value if v is not None)
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", str(value))).strip()
+    if not isinstance(value, str):
+        many = isinstance(value, Sequence)
+        value = ", ".join(str(v) for v in value if v is not None) if many else str(value)
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", value)).strip()
 
 
 def subtag(language: Any) -> str:
@@ -94,6 +95,8 @@ def subtag(language: Any) -> str:
 def script(text: str) -> str:
     """zh, en or other, by the share of letters: a Chinese text often carries Latin names, so a fifth of Han or kana
     is enough (one such character says about as much as a short Latin word)."""
+    if text.isascii():
+        return "en" if _LATIN.search(text) else "other"
     letters = len(_LETTER.findall(text)) or 1
     if len(_CJK.findall(text)) / letters >= 0.2:
         return "zh"
