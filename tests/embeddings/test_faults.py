@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -112,6 +113,7 @@ def test_a_run_that_was_killed_at_any_moment_goes_on_to_the_same_bytes(undisturb
 
 FULL = re.compile(r"fusionrec: exit 1 \(bug\): OSError: .*No space left on device.* \((\S+): (\d+) bytes free\)")
 
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 2 MiB."""
@@ -141,7 +143,8 @@ def told(said: str, place: Path) -> None:
     assert 0 <= int(found[2]) < 2 << 20
 
 
-@pytest.mark.parametrize("free", [450_000, 5_000])
+@pytest.mark.faults
+@pytest.mark.parametrize("free", [450_000, 5_000, 0])
 def test_a_store_on_a_full_disk_ends_the_run_and_the_next_one_goes_on(undisturbed, tmp_path, small_disk, free):
     wanted, _ = undisturbed(SMALL)
     project = Project(tmp_path / "p", SMALL)
@@ -162,8 +165,6 @@ def test_a_store_on_a_full_disk_ends_the_run_and_the_next_one_goes_on(undisturbe
 @pytest.mark.parametrize("free", [500_000, 930_000, 1_000])
 def test_a_matrix_on_a_full_disk_ends_the_run_and_leaves_what_was_there(undisturbed, tmp_path, small_disk, free):
     """The matrix has 921,728 bytes: it does not fit; it fits and what comes beside it does not; nothing fits."""
-    import shutil
-
     wanted, _ = undisturbed(SMALL)
     project = Project(tmp_path / "p", SMALL)
     shutil.copytree(wanted.paths.store, project.paths.store, copy_function=shutil.copy2)

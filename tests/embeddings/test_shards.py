@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fusionrec.embeddings import shards
