@@ -22,7 +22,7 @@ from fusionrec.modalities.text import Text
 
 from .project import Project
 
-SMALL, LARGE = 600, 3000  # texts: 3 and 13 shards
+SMALL, LARGE = 600, 2000  # texts: 3 and 10 shards
 
 
 @pytest.fixture(scope="module")
