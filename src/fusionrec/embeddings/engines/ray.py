@@ -100,8 +100,6 @@ def _cluster(spec: Ray) -> Iterator[Any]:
     """Ray, connected as the spec says. Raises Unavailable where the cluster cannot be reached."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_AUTH_MODE"] = "token"
-    if not spec.address:  # its helpers outlive a driver that was killed by as much; Ray's own value is a minute
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
     import ray
 
     where: dict[str, Any] = {"address": spec.address} if spec.address else {"include_dashboard": False}
