@@ -370,7 +370,8 @@ def table(found: dict[str, Any]) -> str:
     if noop and memory:
         lines[-1] += (
             f" A run over {noop['items']:,} texts with nothing new took {noop['ours']:.1f} s beyond start-up "
-            f"(target 2 s), and at most {memory['ours']:.0f} MiB more anonymous memory than one over 10,000 (target 300)."
+            f"(target 2 s), and at most {memory['ours']:.0f} MiB more anonymous memory than one over 10,000 items "
+            f"(target 300)."
         )
     machine = f"{found['machine']['cores']} cores {'with' if found['machine']['bf16'] else 'without'} bf16, no GPU"
     return "\n".join(lines) + f"\n\n*`{COMMAND}`, commit {found['commit'][:9]}, {machine}; medians of {RUNS} turns.*\n"

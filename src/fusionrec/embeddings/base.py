@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,8 +46,8 @@ def write(
     from fusionrec.data.tables import parquet
 
     content = np.zeros((len(ids), 32), np.uint8)
-    for row in np.flatnonzero(result.present).tolist():
-        content[row] = np.frombuffer(bytes.fromhex(rows.content[row]), np.uint8)
+    digests = "".join(digest for digest, there in zip(rows.content, result.present.tolist(), strict=True) if there)
+    content[result.present] = np.frombuffer(bytes.fromhex(digests), np.uint8).reshape(-1, 32)
     if isinstance(result.vectors, np.memmap):
         result.vectors.flush()
     else:
@@ -75,8 +76,9 @@ def write(
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    with open(path, "wb") as file:
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+    buffer = io.BytesIO()  # numpy writes to a file itself, and does not tell a full disk from anything else
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
 
 
 def read_manifest(paths: Paths, name: str) -> dict[str, Any]:
@@ -153,18 +155,21 @@ def seed(paths: Paths, name: str, store: Store) -> int:
     DVC deletes a stage's outs before it runs, so this must happen before, e.g. after ``dvc pull``. A folder that is
     absent or damaged gives 0: its rows are simply encoded again.
     """
-    try:
-        manifest = read_manifest(paths, name)
-    except IntegrityError:
-        return 0
     folder = paths.embeddings / name
+    try:
+        fingerprint = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["fingerprint"]
+        rows = np.flatnonzero(np.load(folder / "present.npy", allow_pickle=False))
+        digests = np.load(folder / "content.npy", allow_pickle=False)[rows].tobytes().hex()
+        first = {digests[64 * n : 64 * n + 64]: rows[n] for n in range(len(rows) - 1, -1, -1)}
+        known = store.has(fingerprint, list(first))
+        if known.all():
+            return 0  # what nobody needs is not hashed
+        manifest = read_manifest(paths, name)
+    except (IntegrityError, OSError, EOFError, ValueError, LookupError, TypeError):
+        return 0
     vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    content = np.load(folder / "content.npy", allow_pickle=False)
-    rows = np.flatnonzero(np.load(folder / "present.npy", allow_pickle=False))
-    first = {content[r].tobytes().hex(): int(r) for r in rows[::-1]}
-    keys = sorted(first)
-    lacking = [k for k, have in zip(keys, store.has(manifest["fingerprint"], keys), strict=True) if not have]
+    lacking = sorted(key for key, have in zip(first, known, strict=True) if not have)
     for start in range(0, len(lacking), 4096):
         part = lacking[start : start + 4096]
-        store.put(manifest["fingerprint"], part, np.array(vectors[[first[k] for k in part]]), manifest["dim"])
+        store.put(fingerprint, part, np.array(vectors[[first[k] for k in part]]), manifest["dim"])
     return len(lacking)

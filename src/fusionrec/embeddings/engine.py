@@ -5,15 +5,18 @@ Who encodes is the section ``embed`` of params.yaml (:mod:`fusionrec.embeddings.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from fusionrec.data.files import named
 from fusionrec.embeddings.engines.local import Local
 from fusionrec.embeddings.precision import settled
-from fusionrec.embeddings.shards import EngineSpec, Progress, cut, silent
+from fusionrec.embeddings.shards import EngineSpec, Progress, Shard, cut, silent
 from fusionrec.embeddings.store import Store
 from fusionrec.encoders.base import EncoderSpec
 from fusionrec.modalities.base import Modality, ModalityRows
@@ -63,10 +66,11 @@ def embed(
     fingerprint = spec.fingerprint()
     reasons: dict[str, tuple[str, str]] = {}
     if missing:
-        with closing(engine.encode(modality, spec, cut(missing), progress)) as shards:
+        with closing(engine.encode(modality, spec, _shards(missing, fingerprint, store), progress)) as shards:
             for shard in shards:
                 reasons |= shard.reasons
-                store.put(fingerprint, shard.contents, shard.vectors, shard.vectors.shape[1], halved=shard.halved)
+                dim = shard.vectors.shape[1]
+                store.put(fingerprint, shard.contents, shard.vectors, dim, halved=shard.halved, failed=shard.reasons)
     vectors, present = _collect(store, fingerprint, rows, reasons, out)
     return Embedded(
         vectors,
@@ -89,6 +93,13 @@ def _missing(
     return chosen, missing if chosen is spec else _lacking(first, chosen, store), note
 
 
+def _shards(missing: Mapping[str, int], fingerprint: str, store: Store) -> list[Shard]:
+    """What failed in a shard that was written is tried again apart: within the next shard it would be a stranger."""
+    again = store.failed(fingerprint, missing)
+    new = {content: row for content, row in missing.items() if content not in again}
+    return [*cut(new), *cut({content: missing[content] for content in again})]
+
+
 def _lacking(first: dict[str, int], spec: EncoderSpec, store: Store) -> dict[str, int]:
     contents = list(first)
     known = store.has(spec.fingerprint(), contents)
@@ -107,13 +118,18 @@ def _collect(
     for positions, block in store.blocks(fingerprint, [rows.content[r] for r in chosen]):
         if vectors is None:
             shape = (n, block.shape[1])
-            vectors = (
-                np.zeros(shape, np.float32)
-                if out is None
-                else np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
-            )
+            vectors = np.zeros(shape, np.float32) if out is None else _mapped(out, shape)
         vectors[wanted[positions]] = block
         present[wanted[positions]] = True
     if int(present.sum()) != len(wanted):
         raise RuntimeError(f"the store lost {len(wanted) - int(present.sum())} vectors while they were read; run again")
     return (np.zeros((n, 0), np.float32) if vectors is None else vectors), present
+
+
+def _mapped(out: Path, shape: tuple[int, int]) -> Float32:
+    """A new .npy file of zeros, its space reserved: a mapped page that the disk has no room for ends the process."""
+    with named(out):
+        vectors: Float32 = np.lib.format.open_memmap(out, mode="w+", dtype=np.float32, shape=shape)
+        with open(out, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, out.stat().st_size)
+    return vectors

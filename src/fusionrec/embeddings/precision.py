@@ -48,14 +48,16 @@ def settled(
 
 def compared(modality: Modality, spec: EncoderSpec, sample: Shard) -> tuple[bool, list[float]]:
     """(whether this machine has instructions for the precision; the cosines between the vectors of ``spec`` and those
-    of its float32 form, of the contents that have both)."""
+    of its float32 form, 0 where only the latter has one)."""
     if not supported(spec.half):
         return False, []
     (half,), (full,) = (list(encoded(modality, one, [sample])) for one in (spec, spec.exact()))
     row = {content: number for number, content in enumerate(half.contents)}
-    both = [(row[content], number) for number, content in enumerate(full.contents) if content in row]
-    if not both:
-        return True, []
-    a, b = half.vectors[[x for x, _ in both]].astype(np.float64), full.vectors[[y for _, y in both]].astype(np.float64)
-    found = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return True, [float(x) for x in found]
+    out = []
+    for number, content in enumerate(full.contents):
+        if content not in row:  # it overflowed, say
+            out.append(0.0)
+            continue
+        a, b = half.vectors[row[content]].astype(np.float64), full.vectors[number].astype(np.float64)
+        out.append(float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b))))
+    return True, out

@@ -123,6 +123,7 @@ def clean(value: Any) -> str:
     """NFC, runs of white space and control characters as one space; lists are joined by commas."""
     if value is None:
         return ""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = ", ".join(str(v) for v in value if v is not None)
-    return _SPACE.sub(" ", unicodedata.normalize("NFC", str(value))).strip()
+    if not isinstance(value, str):
+        many = isinstance(value, Sequence)
+        value = ", ".join(str(v) for v in value if v is not None) if many else str(value)
+    return _SPACE.sub(" ", unicodedata.normalize("NFC", value)).strip()

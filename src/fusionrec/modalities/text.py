@@ -82,6 +82,8 @@ def subtag(language: Any) -> str:
 def script(text: str) -> str:
     """zh, en or other, by the share of letters: a Chinese text often carries Latin names, so a fifth of Han or kana
     is enough (one such character says about as much as a short Latin word)."""
+    if text.isascii():
+        return "en" if _LATIN.search(text) else "other"
     letters = len(_LETTER.findall(text)) or 1
     if len(_CJK.findall(text)) / letters >= 0.2:
         return "zh"

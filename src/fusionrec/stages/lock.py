@@ -22,6 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fusionrec.data.files import named
 from fusionrec.errors import Busy, ConfigError
 from fusionrec.stages.process import private_home
 
@@ -136,6 +137,10 @@ def folder_lock(home: Path, folder: Path, what: str, wait: float = 0.0) -> Itera
 
 def _write_holder(home: Path, value: dict[str, Any]) -> None:
     temporary = home / f"run.json.{os.getpid()}.tmp"
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    os.replace(temporary, home / "run.json")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    try:
+        with named(home / "run.json"), os.fdopen(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        os.replace(temporary, home / "run.json")
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fusionrec.data.files import write_bytes
 from fusionrec.errors import FusionrecError, UsageError
 from fusionrec.paths import Paths
 from fusionrec.stages import STAGES, Stage, split_address
@@ -111,13 +112,8 @@ def prune_embeddings(paths: Paths, modalities: set[str]) -> list[str]:
 def write_json(path: Path, value: Any) -> None:
     """Atomic JSON: sorted keys, indent 1, final newline."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False, sort_keys=True, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1) + "\n"
+    write_bytes(path, text.encode("utf-8"))
 
 
 def guarded(what: str, action: Callable[[], Any], home: Callable[[], Path] | None = None) -> int:
