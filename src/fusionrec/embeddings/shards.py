@@ -98,28 +98,70 @@ def encoded(
 
     Only what is encoded together decides about a vector's last bits, and that is a function of the shard alone.
     """
-    encoder: Encoder | None = None
     done, total = 0, sum(map(len, shards))
     progress(0, total)
-    with closing(loaded(modality, [pair for s in shards for pair in zip(s.contents, s.rows, strict=True)])) as stream:
+    with (
+        closing(loaded(modality, [pair for s in shards for pair in zip(s.contents, s.rows, strict=True)])) as stream,
+        closing(_blocks(spec, shards, stream)) as blocks,
+    ):
         for shard in shards:
-            reasons: dict[str, tuple[str, str]] = {}
             contents: list[str] = []
-            blocks: list[Float32] = []
-            halved = encoder.halved if encoder else 0
-            left = islice(stream, len(shard))
-            while first := next_input(left, reasons):
-                encoder = encoder or spec.build()  # not before there is an input that can be read
-                part = [first, *next_part(left, encoder.chunk - 1, reasons, size_of(first[1]))]
-                block = _block(encoder, spec.kind, part, reasons)
-                good = [content for content, _ in part if content not in reasons]
-                contents += good
-                blocks.append(block)
+            vectors: list[Float32] = []
+            reasons: dict[str, tuple[str, str]] = {}
+            halved = 0
+            for block in blocks:
+                contents += block.contents
+                vectors.append(block.vectors)
+                reasons |= block.reasons
+                halved += block.halved
                 progress(done + len(contents) + len(reasons), total)
+                if block.last:
+                    break
             done += len(shard)
-            progress(done, total)
-            vectors = np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
-            yield EncodedShard(tuple(contents), vectors, reasons, (encoder.halved if encoder else 0) - halved)
+            found = [v for v in vectors if len(v)]
+            yield EncodedShard(
+                tuple(contents), np.concatenate(found) if found else np.zeros((0, 0), np.float32), reasons, halved
+            )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some contents of a shard that went through the encoder together; ``last``: the shard ends with them."""
+
+    contents: tuple[str, ...]
+    vectors: Float32
+    reasons: dict[str, tuple[str, str]]
+    halved: int
+    last: bool
+
+
+def _blocks(
+    spec: EncoderSpec, shards: Sequence[Shard], stream: Iterator[tuple[str, Any]]
+) -> Generator[_Block, None, None]:
+    """The blocks in order. While one is being encoded the next one's texts are cut into tokens, its pictures are made
+    ready and its batches wait behind: no processor is idle where a block ends."""
+    encoder: Encoder | None = None
+    ahead: deque[Future[_Block]] = deque()
+    pool = ThreadPoolExecutor(2, thread_name_prefix="block")
+    try:
+        for shard in shards:
+            left = islice(stream, len(shard))
+            while True:
+                reasons: dict[str, tuple[str, str]] = {}
+                first = next_input(left, reasons)
+                part: list[tuple[str, Any]] = []
+                if first:
+                    encoder = encoder or spec.build()  # not before there is an input that can be read
+                    part = [first, *next_part(left, encoder.chunk - 1, reasons, size_of(first[1]))]
+                while len(ahead) >= (encoder.at_once if encoder else 1):
+                    yield ahead.popleft().result()
+                ahead.append(pool.submit(_block, encoder, spec.kind, part, reasons))
+                if not first:
+                    break
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def next_input(stream: Iterator[tuple[str, Any]], reasons: dict[str, tuple[str, str]]) -> tuple[str, Any] | None:
@@ -143,25 +185,38 @@ def next_part(
     return part
 
 
-def _block(encoder: Encoder, kind: str, part: list[tuple[str, Any]], reasons: dict[str, tuple[str, str]]) -> Float32:
-    """(n, D) of the inputs that have a vector; why the others have none is put into ``reasons``."""
+def _block(
+    encoder: Encoder | None, kind: str, part: list[tuple[str, Any]], reasons: dict[str, tuple[str, str]]
+) -> _Block:
+    """Encode a part; ``reasons`` are those of contents beside it that could not be read. An empty part ends a shard."""
+    if encoder is None or not part:
+        return _Block((), np.zeros((0, 0), np.float32), reasons, 0, last=True)
+    halved = encoder.halved
     try:
-        block = encoder.encode([value for _, value in part])
+        vectors = encoder.encode([value for _, value in part])
     except MemoryError:  # OutOfMemory of the network, or of what makes its input
-        blocks = []
-        for content, value in part:
-            try:
-                blocks.append(encoder.encode([value]))
-            except MemoryError as error:
-                reasons[content] = "out_of_memory", str(error) or "it does not fit into the memory"
-        part = [pair for pair in part if pair[0] not in reasons]
-        block = np.concatenate(blocks) if blocks else np.zeros((0, encoder.dim), np.float32)
-    if block.shape != (len(part), encoder.dim):
-        raise ValueError(f"{kind} gave {block.shape}, expected ({len(part)}, {encoder.dim})")
-    bad = unusable(block)
+        part, vectors = _one_by_one(encoder, part, reasons)
+    if vectors.shape != (len(part), encoder.dim):
+        raise ValueError(f"{kind} gave {vectors.shape}, expected ({len(part)}, {encoder.dim})")
+    bad = unusable(vectors)
     for at in np.flatnonzero(bad):
         reasons[part[at][0]] = "bad_vector", "NaN, infinite or zero"
-    return block[~bad] if bad.any() else block
+    contents = tuple(content for (content, _), b in zip(part, bad.tolist(), strict=True) if not b)
+    return _Block(contents, vectors[~bad] if bad.any() else vectors, reasons, encoder.halved - halved, last=False)
+
+
+def _one_by_one(
+    encoder: Encoder, part: list[tuple[str, Any]], reasons: dict[str, tuple[str, str]]
+) -> tuple[list[tuple[str, Any]], Float32]:
+    """What of a part fits into memory alone, with its vectors."""
+    kept, rows = [], []
+    for content, value in part:
+        try:
+            rows.append(encoder.encode([value]))
+            kept.append((content, value))
+        except MemoryError as error:
+            reasons[content] = "out_of_memory", str(error) or "it does not fit into the memory"
+    return kept, np.concatenate(rows) if rows else np.zeros((0, encoder.dim), np.float32)
 
 
 def size_of(value: Any) -> int:

@@ -39,6 +39,8 @@ class Encoder(ABC):
     dim: int
     chunk: int = 64
     """How many inputs the engine hands over at once (it is also the step of the progress bar)."""
+    at_once: int = 2
+    """How many calls of :meth:`encode` may run at once, in several threads."""
 
     @abstractmethod
     def encode(self, batch: Sequence[Any]) -> Float32:

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 def by_length(lengths: Sequence[int], step: int, budget: int) -> list[tuple[list[int], int]]:
     """(rows, padded length) per batch, the longest first: rows of similar length, padded to a multiple of ``step``;
-    rows times padded length is at most ``budget``, and there is always at least one row."""
+    rows times padded length is at most ``budget``, and there is always at least one row. The last batches are small
+    (half of what is left, from a quarter of the budget on), so that no thread waits long for another."""
     padded = -(-np.asarray(lengths, np.int64) // step) * step
     order = np.argsort(padded, kind="stable")[::-1].tolist()
     out: list[tuple[list[int], int]] = []
     while order:
         length = int(padded[order[0]])
-        size = max(budget // length, 1)
+        left = int(padded[order].sum())
+        size = max(min(budget, max(left // 2, budget // 4)) // length, 1)
         out.append((order[:size], length))
         del order[:size]
     return out

@@ -11,9 +11,9 @@ import copy
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -31,6 +31,7 @@ GPU_SHARE = 16  # a batch on a GPU holds as many times what one thread of a proc
 _pool: tuple[int, ThreadPoolExecutor] | None = None
 _making = threading.Lock()
 _settings = threading.local()
+_blas: tuple[int, Any] = 0, None  # who needs one thread now, and what undoes it
 
 
 class OutOfMemory(MemoryError):
@@ -47,7 +48,6 @@ def threads() -> int:
 def each(function: Callable[[Given], Made], inputs: Iterable[Given]) -> list[Made]:
     """``function`` of each input, in order, on as many threads as there are :func:`threads`; an operation of torch or
     of BLAS inside of it runs on that one thread. The first exception is raised, what has not begun is left out."""
-    from threadpoolctl import threadpool_limits
 
     def one(value: Given) -> Made:
         _alone()
@@ -56,8 +56,27 @@ def each(function: Callable[[Given], Made], inputs: Iterable[Given]) -> list[Mad
     given = list(inputs)
     if not given:
         return []
-    with threadpool_limits(1, user_api="blas"):
+    with _one_blas_thread():
         return list(_threads().map(one, given))
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """BLAS has one number of threads for the whole process: the first who comes sets it, the last who goes restores."""
+    global _blas
+    from threadpoolctl import threadpool_limits
+
+    with _making:
+        users, limits = _blas
+        _blas = users + 1, limits or threadpool_limits(1, user_api="blas")
+    try:
+        yield
+    finally:
+        with _making:
+            users, limits = _blas
+            _blas = users - 1, limits if users > 1 else None
+            if users == 1 and limits:
+                limits.restore_original_limits()
 
 
 def _threads() -> ThreadPoolExecutor:

@@ -65,7 +65,7 @@ class FramesEncoder(Encoder):
     chunk = 8
 
     def __init__(self, image: Encoder) -> None:
-        self.image = image
+        self.image, self.at_once = image, image.at_once
         self.dim = 2 * image.dim
 
     @property

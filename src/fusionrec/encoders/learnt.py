@@ -88,6 +88,7 @@ class LearntEncoder(Encoder):
     """A trainee that has learnt."""
 
     chunk = 64
+    at_once = 1
 
     def __init__(self, made: Trainee) -> None:
         self.made, self.dim = made, made.dim

