@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fusionrec.encoders.base import Encoder
 from fusionrec.encoders.efficientnet_lite0 import EfficientNetLite0
 from fusionrec.encoders.frames import Frames, FramesEncoder
 from fusionrec.media.video import Clip
 
 
-class Brightness:
+class Brightness(Encoder):
     """Stands for a picture encoder: (mean, 1) of a picture."""
 
     dim = 2
@@ -28,7 +29,7 @@ def clip(values: list[int], windows: list[list[int]]) -> Clip:
 
 def test_mean_and_mean_absolute_change_by_hand():
     batch = [clip([10, 40, 20], [[0, 1, 2]]), clip([7], [[0]]), clip([10, 20, 50, 90], [[0, 1], [2, 3]])]
-    encoder = FramesEncoder(Brightness())  # type: ignore[arg-type]
+    encoder = FramesEncoder(Brightness())
     assert encoder.dim == 4
     np.testing.assert_allclose(
         encoder.encode(batch),
