@@ -51,7 +51,8 @@ class Shard:
 @dataclass(frozen=True)
 class EncodedShard:
     """``vectors`` (n, D) float32 of ``contents``; ``reasons``: content -> (code, message) of those that have none;
-    ``halved``: how many batches did not fit into memory and were computed in halves (its bits may then differ)."""
+    ``halved``: how many batches did not fit into memory and were computed in halves (its bits may then differ), those
+    of a shard that was under way at the same time included."""
 
     contents: tuple[str, ...]
     vectors: Float32
@@ -153,9 +154,13 @@ def _blocks(
                 if first:
                     encoder = encoder or spec.build()  # not before there is an input that can be read
                     part = [first, *next_part(left, encoder.chunk - 1, reasons, size_of(first[1]))]
-                while len(ahead) >= (encoder.at_once if encoder else 1):
+                at_once = encoder.at_once if encoder else 1
+                while len(ahead) >= at_once:
                     yield ahead.popleft().result()
-                ahead.append(pool.submit(_block, encoder, spec.kind, part, reasons))
+                if at_once == 1:
+                    yield _block(encoder, spec.kind, part, reasons)
+                else:
+                    ahead.append(pool.submit(_block, encoder, spec.kind, part, reasons))
                 if not first:
                     break
         while ahead:

@@ -53,6 +53,7 @@ class MotionEncoder(Encoder):
 
     dim = 2 * STATISTICS
     chunk = 16
+    at_once = 1  # OpenBLAS is told its number of threads by the main thread alone
 
     def encode(self, batch: Sequence[Any]) -> Float32:
         """n clips -> (n, 90) float32: the statistics of the spread frames, then those of the consecutive ones."""

@@ -208,6 +208,7 @@ class MusiCNNEncoder(Encoder):
     a row's bits depend neither on its batch nor on the number of threads."""
 
     chunk = 32
+    at_once = 1  # OpenBLAS is told its number of threads by the main thread alone
 
     def __init__(self, spec: MusiCNN) -> None:
         files = WEIGHTS.verified()
