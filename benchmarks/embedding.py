@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from pydantic import TypeAdapter
-from workspace import RESULTS, make, run, write
+from workspace import RESULTS, about, make, run, write
 
 from fusionrec.embeddings.engine import embed
 from fusionrec.embeddings.shards import cut, loaded
@@ -378,7 +378,11 @@ def table(found: dict[str, Any]) -> str:
             f"(target 300)."
         )
     machine = f"{found['machine']['cores']} cores {'with' if found['machine']['bf16'] else 'without'} bf16, no GPU"
-    return "\n".join(lines) + f"\n\n*`{COMMAND}`, commit {found['commit'][:9]}, {machine}; medians of {RUNS} turns.*\n"
+    commits: dict[str, list[str]] = {}
+    for row in found["rows"]:
+        commits.setdefault(row["commit"], []).append(row["case"])
+    of = ", ".join(f"{commit} ({', '.join(cases)})" for commit, cases in commits.items())
+    return "\n".join(lines) + f"\n\n*`{COMMAND}` on {machine}; medians of {RUNS} turns. Commits: {of}.*\n"
 
 
 def show() -> None:
@@ -419,6 +423,8 @@ def main() -> None:
         print(json.dumps(rows[-2:]), flush=True)
     if asked.items is None:
         old = RESULTS / "embedding.json"
+        for row in rows:
+            row["commit"] = about()["commit"][:9]  # a run with --only keeps the other rows, which are of another
         kept = [] if set(asked.only) == set(CASES) or not old.is_file() else json.loads(old.read_text())["rows"]
         new = {row["case"] for row in rows}
         write("embedding", {"rows": [row for row in kept if row["case"] not in new] + rows})
