@@ -76,7 +76,7 @@ def models(name: str, names: list[str]) -> list[Contestant]:
     if best:
         known(name, names, list(best))
         order = sorted(best, key=lambda label: (label != HOUSE, -best[label][0]))
-        return [contestants.parse(label, best[label][1]) for label in names or order[:FEWER_MODELS]]
+        return [contestants.parse(label, best[label][1]) for label in last(names or order[:FEWER_MODELS])]
     made = name in HOUSE_IS_MADE
     return contestants.chosen([n for n in names if not (made and n == HOUSE)], SPECS_OF.get(name, SPECS))
 
@@ -98,7 +98,12 @@ def beside(name: str, names: list[str]) -> list[Contestant]:
     others = sorted((label for label in entries if label != HOUSE), key=lambda label: -valid(entries[label]))
     wanted = names or [HOUSE, *others[:BESIDE_HOUSE]]
     known(f"{name}, main part", wanted, list(entries))
-    return [contestants.parse(label, entries[label]["chosen"]) for label in wanted]
+    return [contestants.parse(label, entries[label]["chosen"]) for label in last(wanted)]
+
+
+def last(labels: list[str]) -> list[str]:
+    """The house model after the others: its parts need not be fitted again where they are contestants too."""
+    return sorted(labels, key=lambda label: label == HOUSE)
 
 
 def known(where: str, names: list[str], labels: list[str]) -> None:

@@ -197,6 +197,8 @@ def test_a_training_that_takes_too_long_is_cut_short_and_says_so(tmp_path: Path)
         "seed": 2,
         "what": "test",
         "minutes": 1e-9,
+        "threads": 1,
+        "fits": str(tmp_path / "fits"),
         "checkpoints": str(tmp_path / "checkpoints"),
     }
     cut = unit.run(job)
@@ -209,7 +211,9 @@ def test_time_of_a_killed_process_counts_and_what_was_cut_short_stays_so(tmp_pat
     folder, place = folders.write(tmp_path / "planted"), tmp_path / "checkpoints"
     who = contestants.parse("bpr", {"kind": "bpr", "dim": 3, "training": {"epochs": 40, "patience": 0}})
     job = {"folder": str(folder), "rules": {}, "model": who.sections(), "seed": 2, "what": "valid"}
-    job |= {"minutes": 1e-9, "checkpoints": str(place)}
+    job |= {"minutes": 1e-9,
+        "threads": 1,
+        "fits": str(tmp_path / "fits"), "checkpoints": str(place)}
     unit.run(job)  # as if the process had died before its result was written: checkpoints and clock are there
     again = unit.run(job)
     assert again["capped"] and again["epochs"] == 1

@@ -8,7 +8,9 @@ masked modality) needs no training: models that know items by id align them thro
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -101,7 +103,7 @@ class Retriever(ABC):
             raise ValueError(f"{type(self).__name__} serves at most {self.max_items} items, found {len(items)}")
         self.fit_ids = items.ids
         self._align(items)
-        self._fit(train, valid, items, seed, watch)
+        (_fitting.get() or _really)(self, train, valid, items, seed, watch)
         self.attach(items)
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
@@ -190,6 +192,29 @@ class Retriever(ABC):
             scores[start : start + len(part), :width] = value
         items[np.isneginf(scores)] = -1
         return items, scores
+
+
+Fitting = Callable[[Retriever, Interactions, Interactions, ItemSet, int, Watch], None]
+"""Fits a retriever on (train, valid, items, seed, watch); it may restore what the same fit gave before."""
+
+
+def _really(
+    model: Retriever, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch
+) -> None:
+    model._fit(train, valid, items, seed, watch)
+
+
+_fitting: ContextVar[Fitting | None] = ContextVar("fitting", default=None)
+
+
+@contextmanager
+def fitted_by(fitting: Callable[[Fitting], Fitting]) -> Iterator[None]:
+    """Inside, every retriever, the parts of others included, is fitted by ``fitting(as it would have been)``."""
+    token = _fitting.set(fitting(_fitting.get() or _really))
+    try:
+        yield
+    finally:
+        _fitting.reset(token)
 
 
 def _finite(items: ItemSet) -> None:

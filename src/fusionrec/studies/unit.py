@@ -25,12 +25,12 @@ from fusionrec.data.files import write_json
 from fusionrec.errors import FusionrecError
 from fusionrec.evaluation import metrics
 from fusionrec.evaluation.protocol import Result
-from fusionrec.recommenders.base import EnoughTime, Retriever
-from fusionrec.studies import protocol
+from fusionrec.recommenders.base import EnoughTime, Retriever, fitted_by
+from fusionrec.studies import fits, protocol
 from fusionrec.studies.contestants import parse
 from fusionrec.types import Bool
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Clock:
@@ -71,7 +71,7 @@ class Clock:
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Fit and evaluate; -> what is written. ``job``: see :func:`fusionrec.studies.runner.job`."""
+    """Fit and evaluate; -> what is written. ``job``: see :meth:`fusionrec.studies.runner.Runner.run`."""
     from fusionrec.recommenders.training import resumable
 
     bench = protocol.load(Path(job["folder"]), protocol.Rules(**job["rules"]))
@@ -81,7 +81,9 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     model = parse("model", job["model"])
     retriever = model.spec.build(model.fusion)
     clock = Clock(job["minutes"], Path(job["checkpoints"]))
-    with resumable(Path(job["checkpoints"])):
+    facts = {"fusion": job["model"].get("fusion"), "threads": job["threads"]}
+    kept = fits.Fits(Path(job["fits"]), lambda sections: code_digest(kinds(sections)), job["minutes"], facts)
+    with resumable(Path(job["checkpoints"])), fitted_by(kept.around):
         retriever.fit(known.train, known.valid, known.items, seed=job["seed"], watch=clock)
     seconds, fitted = clock.seconds(), time.monotonic()
     out = {
@@ -90,13 +92,17 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         "what": job["what"],
         "valid": protocol.validate(retriever, known),
         "epochs": clock.epochs,
-        "capped": clock.capped,
+        "capped": clock.capped or kept.capped,
         "minutes": job["minutes"],
         "curve": clock.curve,
     }
     if wants_test:
         out |= {"test": tested(retriever, bench)}
-    out["seconds"] = {"fit": round(seconds, 2), "evaluate": round(time.monotonic() - fitted, 2)}
+    out["seconds"] = {
+        "fit": round(seconds + kept.seconds, 2),
+        "of it done before": round(kept.seconds, 2),
+        "evaluate": round(time.monotonic() - fitted, 2),
+    }
     return out
 
 
@@ -148,7 +154,7 @@ def code_digest(kinds: Iterable[str]) -> str:
 def _code_digest(kinds: frozenset[str]) -> str:
     root = Path(__file__).resolve().parents[1]
     start = [root / folder / f"{kind}.py" for folder in ("recommenders", "fusion") for kind in kinds]
-    start += [root / "recommenders" / "loop.py", Path(protocol.__file__), Path(__file__)]
+    start += [root / "recommenders" / "loop.py", Path(protocol.__file__), Path(fits.__file__), Path(__file__)]
     seen: dict[Path, bytes] = {}
     todo = [path for path in start if path.is_file()]
     while todo:
