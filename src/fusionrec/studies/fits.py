@@ -12,6 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,10 @@ class Fits:
         self._prune()
 
     def _prune(self) -> None:
+        """Other units prune too, so a file may be gone; what a killed one was writing goes with the old."""
         left = ROOM
-        found = [(file, file.stat()) for file in self.folder.glob("*.fit")]
-        for file, facts in sorted(found, key=lambda f: -f[1].st_mtime_ns):
-            left -= facts.st_size
+        for _, size, file in sorted(_files(self.folder), reverse=True):
+            left -= size
             if left < 0:
                 file.unlink(missing_ok=True)
 
@@ -128,6 +129,16 @@ class Fits:
         for given in data:
             _add(of, {field.name: getattr(given, field.name) for field in fields(given)})
         return of.hexdigest()[:32]
+
+
+def _files(folder: Path) -> list[tuple[int, int, Path]]:
+    """(time of the last change, bytes, file), those included that are being written."""
+    found = []
+    for file in [*folder.glob("*.fit"), *folder.glob(".*.tmp")]:
+        with suppress(FileNotFoundError):
+            facts = file.stat()
+            found.append((facts.st_mtime_ns, facts.st_size, file))
+    return found
 
 
 def _add(of: Any, value: Any) -> None:
