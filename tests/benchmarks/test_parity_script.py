@@ -62,6 +62,14 @@ def test_it_waits_for_no_other_benchmark_on_the_same_units(
     assert "another process computes" in capsys.readouterr().err
 
 
+def test_both_sides_stop_after_the_same_epoch() -> None:
+    for label, (_, theirs, _) in parity.MODELS.items():
+        training = parity.contestant(label).spec.training  # type: ignore[attr-defined]
+        assert training.patience == theirs.get("stopping_step", 20) + 1 and training.epochs == 1000
+    assert parity.contestant("mgcn").spec.training.decay < 1  # type: ignore[attr-defined]
+    assert parity.contestant("bm3-patient").spec.kind == "bm3"
+
+
 def test_one_row_tells_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = [{**FOUND, "recall@20": 0.3}, {**FOUND, "recall@20": 0.2}]
     row = parity.row("vbpr", ours, [FOUND, {**FOUND, "recall@20": 0.15}])
