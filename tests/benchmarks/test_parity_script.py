@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import parity
 import pytest
+from scipy import stats
 
 from fusionrec.studies import benchmark, protocol
 from tests.studies import folders
@@ -75,6 +77,13 @@ def test_one_row_tells_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     row = parity.row("vbpr", ours, [FOUND, {**FOUND, "recall@20": 0.15}])
     assert row["ours"]["seeds"] == [0.3, 0.2] and row["ours"]["recall@20"] == 0.25
     assert row["recall@20 relative"] == 0.25 and row["ndcg@20 relative"] == 0.0
+    low, high = row["recall@20 interval"]
+    assert low < 0.25 < high and parity.interval([0.2], [0.1, 0.3]) is None
+    a, b = [0.3, 0.2, 0.25], [0.2, 0.15, 0.22]
+    u, v = np.var(a, ddof=1) / 3, np.var(b, ddof=1) / 3
+    half = stats.t.ppf(0.975, 2 * (u + v) ** 2 / (u**2 + v**2)) * (u + v) ** 0.5
+    expected = (np.mean(a) - np.mean(b) + np.array([-half, half])) / np.mean(b)
+    np.testing.assert_allclose(parity.interval(a, b), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("arguments", [["--models", "vbrp"], ["--models", "vbpr", "--reference", "nowhere"]])
