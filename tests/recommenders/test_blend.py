@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from scipy import sparse
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
@@ -153,3 +154,36 @@ def test_the_choice_is_the_wished_one_among_those_that_are_as_good_as_the_best()
     assert _within_one_error([best, near, far], wishes.__getitem__) == 1
     assert _within_one_error([far, best], [1.0, 0.0].__getitem__) == 1
     assert _within_one_error([best, best.copy()], [1.0, 1.0].__getitem__) == 0
+
+
+def test_a_stranger_gets_what_most_chose_and_does_not_weigh() -> None:
+    train, valid, items = data()
+    strangers = {0, 1, 2, 3}
+    known = train.select(~np.isin(train.item, [5]) & ~np.isin(train.user, list(strangers)))
+    model: Any = Blend(parts=(Fixed(signal=2.0, new=True), Fixed(signal=1.0, seed=2))).build()
+    model.fit(known, valid, items)
+    empty = sparse.csr_matrix((2, ITEMS), dtype=np.float32)
+    asked = Requests(np.array([0, 1]), empty)
+    best, scores = model.recommend(asked, ITEMS)
+    count = np.asarray(known.matrix().sum(0)).ravel()
+    np.testing.assert_array_equal(best[0], np.argsort(-count, kind="stable"))
+    np.testing.assert_array_equal(best[0], best[1])
+    assert count[5] == 0 and scores[0, -1] == 0 and model.cold_user, "what is new comes after what was ever chosen"
+    whole = Requests(np.arange(USERS, dtype=np.int64), known.matrix())
+    with_history = model.score(whole)[7]
+    np.testing.assert_array_equal(model.score(whole.rows(7, 8))[0], with_history)
+    fewer: Any = Blend(parts=model.spec.parts).build()
+    fewer.fit(known, valid.select(~np.isin(valid.user, list(strangers))), items)
+    np.testing.assert_array_equal(fewer.weights, model.weights)
+    back: Any = Blend(parts=model.spec.parts).build()
+    back.restore(model.arrays(), items.ids)
+    back.attach(items)
+    np.testing.assert_array_equal(back.score(asked), model.score(asked))
+
+
+def test_a_stranger_sees_nothing_that_nobody_can_score() -> None:
+    train, valid, items = data()
+    model: Any = Blend(parts=(Fixed(signal=2.0), Fixed(signal=1.0, seed=2))).build()
+    model.fit(train, valid, items)
+    scores = model.score(Requests(np.array([-1]), sparse.csr_matrix((1, ITEMS), dtype=np.float32)))
+    assert np.isneginf(scores[0, -NEW:]).all() and np.isfinite(scores[0, :-NEW]).all()

@@ -2,7 +2,8 @@
 
 Each part's scores are standardised per user over the items it can score. A known item (with interactions in train) gets
 sum_p w_p z_p; a new one gets offset + scale * sum_p v_p z_p over the parts that can score it, because there the parts
-with content alone have to carry what all carry elsewhere. w, v, scale and offset come from grids by the validation
+with content alone have to carry what all carry elsewhere. A request without any history gets what most users of train
+chose: most parts have nothing to say to a stranger. w, v, scale and offset come from grids by the validation
 metric, zero included, one weight after the other until none improves: first w among the known items, then v among the
 new ones (both then add up to 1), then scale and offset for all together. There the metric is flat: new items cost
 hardly more than they bring until they crowd the lists. So of the placements that are within one standard error of the
@@ -64,26 +65,28 @@ class Blend(RetrieverSpec):
 
 
 class BlendRetriever(Retriever):
-    """Folds in, serves cold users and scores cold items where one of its parts does."""
+    """Folds in and scores cold items where one of its parts does. ``count`` (I_fit,): the train users of each item."""
 
     retrieval = "dense"
+    cold_user = True
     relative = True  # each part is standardised over the attached catalogue
 
     def __init__(self, spec: Blend, parts: Sequence[Retriever]) -> None:
         self.spec, self.parts = spec, list(parts)
-        for flag in ("folds_in", "cold_user", "cold_item", "needs_time"):
+        for flag in ("folds_in", "cold_item", "needs_time"):
             setattr(self, flag, any(getattr(p, flag) for p in parts))
         self.max_items = min((p.max_items for p in parts if p.max_items), default=None)  # type: ignore[misc]
 
     def _fit(self, train: Interactions, valid: Interactions, items: ItemSet, seed: int, watch: Watch) -> None:
         for part in self.parts:
             part.fit(train, valid, items, seed=seed, watch=watch)
-        self.touched = np.zeros(len(items), bool)
-        self.touched[train.item] = True
+        self._count(np.asarray(train.matrix().sum(0)).ravel())
         n = len(self.parts)
         self.weights = np.array(self.spec.weights or np.ones(n), np.float64)
         self.new_weights, self.scale, self.offset = self.weights, 1.0, 0.0
         requests, positives = validation_requests(train, valid, seed, USERS)
+        told = np.diff(requests.history.indptr) > 0  # a stranger's list does not depend on the weights
+        requests, positives = Requests(requests.user[told], requests.history[told]), positives[told]
         if len(requests) == 0 or self.spec.weights is not None:
             return
         short = _shortlist(self.parts, requests, self.touched)
@@ -120,16 +123,18 @@ class BlendRetriever(Retriever):
                 return np.where(short.new, offset + scale * b, a).astype(np.float32) + short.nothing
 
             values = [listed(placed(at)) for at in range(len(choices))]
-            chosen = _within_one_error(values, lambda at: float(np.nansum(listed(placed(at), 1))))
-            (self.scale, self.offset), best = choices[chosen], float(values[chosen].mean())
-        told = {f"weight_{p}": float(w) for p, w in enumerate(self.weights)}
-        told |= {f"new_weight_{p}": float(w) for p, w in enumerate(self.new_weights)}
-        watch(0, {**told, "scale": self.scale, "offset": self.offset, f"valid_{self.spec.metric}": best})
+            at = _within_one_error(values, lambda at: float(np.nansum(listed(placed(at), 1))))
+            (self.scale, self.offset), best = choices[at], float(values[at].mean())
+        chosen = {f"weight_{p}": float(w) for p, w in enumerate(self.weights)}
+        chosen |= {f"new_weight_{p}": float(w) for p, w in enumerate(self.new_weights)}
+        watch(0, {**chosen, "scale": self.scale, "offset": self.offset, f"valid_{self.spec.metric}": best})
 
     def _attached(self) -> None:
         for part in self.parts:
             part.attach(self.items)
         self.new = ~self.trained(self.touched)
+        popular = np.log1p(self.count)[np.where(self.known, self.fit_row, 0)]
+        self.popular = np.where(self.known, popular, 0).astype(np.float32)
 
     def _score(self, requests: Requests) -> Float32:
         known = np.zeros((len(requests), len(self.items)), np.float32)
@@ -146,18 +151,24 @@ class BlendRetriever(Retriever):
             some |= here
         known[:, self.new] = np.float32(self.offset) + np.float32(self.scale) * new
         known[~some] = -np.inf
+        strangers = np.diff(requests.history.indptr) == 0
+        known[strangers] = np.where(some[strangers] | ~self.new, self.popular, -np.inf)
         return known
+
+    def _count(self, count: np.ndarray) -> None:
+        self.count = np.asarray(count, np.float32)
+        self.touched = self.count > 0
 
     def arrays(self) -> dict[str, np.ndarray]:
         out = {f"part{p}.{k}": v for p, part in enumerate(self.parts) for k, v in part.arrays().items()}
         blend = np.array([*self.weights, *self.new_weights, self.scale, self.offset], np.float64)
-        return out | {"blend": blend, "touched": self.touched}
+        return out | {"blend": blend, "count": self.count}
 
     def _restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         n, blend = len(self.parts), np.asarray(arrays["blend"], np.float64)
         self.weights, self.new_weights = blend[:n], blend[n : 2 * n]
         self.scale, self.offset = float(blend[-2]), float(blend[-1])
-        self.touched = np.asarray(arrays["touched"], bool)
+        self._count(arrays["count"])
         for p, part in enumerate(self.parts):
             start = f"part{p}."
             own = {k.removeprefix(start): v for k, v in arrays.items() if k.startswith(start)}
