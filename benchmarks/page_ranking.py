@@ -30,9 +30,12 @@ def ranking(found: dict[str, Any]) -> list[str]:
         seeds = max(row["seeds"] for row in one["rows"])
         how = f"Means of {seeds} seeds." if seeds > 1 else "One seed."
         out += [f"{SETS[name]} {how}\n", *tables(one["rows"]), *(f"- {line}" for line in said), ""]
-    out.append(source(found))
+        out.append(source({**found, "command": f"{found['command']} --only {name}", "commit": one["commit"]}))
     columns = ("case", "ours", "bound", "unit", "ratio_bound")
-    return out + (plain("Speed of a ranker's epoch", found, columns) if found["rows"] else [])
+    if found["rows"]:
+        speed = {**found, "command": f"{found['command']} --only speed", "commit": found["rows"][0]["commit"]}
+        out += plain("Speed of a ranker's epoch", speed, columns)
+    return out
 
 
 def tables(rows: list[dict[str, Any]]) -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
-from workspace import RESULTS, embedded, write
+from workspace import RESULTS, about, embedded, write
 
 from fusionrec.config import load as load_params
 from fusionrec.data import split
@@ -223,9 +223,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="fusionrec-ranking-") as place:
             options = ("--items", told.items, "--users", told.users) if small else ()
             data = read(embedded(Path(place), change, *options))
-            content["sets"][name] = contest(data, told.seeds, told.models)
+            content["sets"][name] = contest(data, told.seeds, told.models) | {"commit": about()["commit"]}
     if "speed" in (told.only or ("speed",)) and not small:
-        content["rows"] = speed()
+        content["rows"] = [row | {"commit": about()["commit"]} for row in speed()]
         print(*content["rows"], sep="\n")
     if small or told.models:
         print(json.dumps(content["sets"].get("demo", {}), indent=1)[:2000])
