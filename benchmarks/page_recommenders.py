@@ -116,9 +116,11 @@ def parity(found: dict[str, Any]) -> list[str]:
     text = (
         "Same split, settings and early stopping on the TikTok features (image and audio; the reference gets "
         "the audio features in its place for text), means over seeds on the test. Bound: Recall@20 within 3 %. Seeds "
-        "of one model differ by more than that, so the difference has a 95 % interval over seeds (Welch). `bm3` is "
-        "stopped by some seeds on both sides while its validation is in a dip; `bm3-patient` waits 60 epochs.\n"
+        "of one model differ by more than that, so the difference has a 95 % interval over seeds (Welch). On both "
+        "sides some seeds of `bm3` are stopped early, while its validation is in a dip"
     )
+    patient = any(r["model"] == "bm3-patient" for r in found["rows"])
+    text += "; `bm3-patient` waits 60 epochs.\n" if patient else ".\n"
 
     def within(r: dict[str, Any]) -> str:
         ends = r.get("recall@20 interval") or [-1.0, 1.0]
