@@ -113,13 +113,14 @@ def cut_short(models: list[dict[str, Any]]) -> list[str]:
 
 def parity(found: dict[str, Any]) -> list[str]:
     """Our models against the reference's own code."""
+    patient = any(r["model"] == "bm3-patient" for r in found["rows"])  # since then both stop after the same epoch
+    stopping = "early stopping" if patient else "early stopping (ours one validation sooner)"
     text = (
-        "Same split, settings and early stopping on the TikTok features (image and audio; the reference gets "
+        f"Same split, settings and {stopping} on the TikTok features (image and audio; the reference gets "
         "the audio features in its place for text), means over seeds on the test. Bound: Recall@20 within 3 %. Seeds "
         "of one model differ by more than that, so the difference has a 95 % interval over seeds (Welch). On both "
         "sides some seeds of `bm3` are stopped early, while its validation is in a dip"
     )
-    patient = any(r["model"] == "bm3-patient" for r in found["rows"])
     text += "; `bm3-patient` waits 60 epochs.\n" if patient else ".\n"
 
     def within(r: dict[str, Any]) -> str:

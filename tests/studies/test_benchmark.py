@@ -211,9 +211,7 @@ def test_time_of_a_killed_process_counts_and_what_was_cut_short_stays_so(tmp_pat
     folder, place = folders.write(tmp_path / "planted"), tmp_path / "checkpoints"
     who = contestants.parse("bpr", {"kind": "bpr", "dim": 3, "training": {"epochs": 40, "patience": 0}})
     job = {"folder": str(folder), "rules": {}, "model": who.sections(), "seed": 2, "what": "valid"}
-    job |= {"minutes": 1e-9,
-        "threads": 1,
-        "fits": str(tmp_path / "fits"), "checkpoints": str(place)}
+    job |= {"minutes": 1e-9, "threads": 1, "fits": str(tmp_path / "fits"), "checkpoints": str(place)}
     unit.run(job)  # as if the process had died before its result was written: checkpoints and clock are there
     again = unit.run(job)
     assert again["capped"] and again["epochs"] == 1
