@@ -15,7 +15,8 @@ from scipy import stats
 from fusionrec.studies import benchmark, protocol
 from tests.studies import folders
 
-FOUND = {"valid": 0.5, "recall@20": 0.25, "ndcg@20": 0.125, "epochs": 3, "seconds": 1.5}
+CURVE = [[0.7, 0.2], [0.6, 0.3], [0.5, 0.5], [0.4, 0.4]]
+FOUND = {"valid": 0.5, "recall@20": 0.25, "ndcg@20": 0.125, "epochs": 4, "seconds": 1.5, "curve": CURVE}
 
 
 @pytest.fixture
@@ -65,11 +66,10 @@ def test_it_waits_for_no_other_benchmark_on_the_same_units(
 
 
 def test_both_sides_stop_after_the_same_epoch() -> None:
-    for label, (_, theirs, _) in parity.MODELS.items():
+    for label in parity.MODELS:
         training = parity.contestant(label).spec.training  # type: ignore[attr-defined]
-        assert training.patience == theirs.get("stopping_step", 20) + 1 and training.epochs == 1000
+        assert training.patience == 21 and training.epochs == 1000
     assert parity.contestant("mgcn").spec.training.decay < 1  # type: ignore[attr-defined]
-    assert parity.contestant("bm3-patient").spec.kind == "bm3"
 
 
 def test_one_row_tells_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +84,20 @@ def test_one_row_tells_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     half = stats.t.ppf(0.975, 2 * (u + v) ** 2 / (u**2 + v**2)) * (u + v) ** 0.5
     expected = (np.mean(a) - np.mean(b) + np.array([-half, half])) / np.mean(b)
     np.testing.assert_allclose(parity.interval(a, b), expected, atol=1e-4)
+
+
+def test_curves_are_compared_as_far_as_every_run_goes() -> None:
+    """Of three epochs that all reached, the later two: ours .4 and .45, theirs .5 and .25."""
+    ours = [{**FOUND, "curve": CURVE[:3]}, {**FOUND, "curve": [[1, 1], [0.6, 0.4], [0.5, 0.5], [9, 9]]}]
+    theirs = [
+        {**FOUND, "curve": [[1, 1], [0.3, 0.4], [0.3, 0.6]]},
+        {**FOUND, "curve": [[1, 1], [0.3, 0.2], [0.3, 0.3]]},
+    ]
+    found = parity.curves(ours, theirs)
+    assert found["epochs"] == [2, 3] and found["loss relative"] == round(0.55 / 0.3 - 1, 4)
+    assert found["valid relative"] == round(0.425 / 0.375 - 1, 4)
+    assert found["valid interval"] == parity.interval([0.4, 0.45], [0.5, 0.25])
+    assert parity.curves(ours[:1], theirs[:1])["valid interval"] is None
 
 
 @pytest.mark.parametrize("arguments", [["--models", "vbrp"], ["--models", "vbpr", "--reference", "nowhere"]])
