@@ -39,6 +39,7 @@ from fusionrec.types import Interactions, ItemSet
 PARTS = ("train", "valid", "test")
 ESMM = "deepfm, ESMM"
 WORDS = "deepfm, own words"
+STACK = "stack"
 MODELS: dict[str, dict[str, Any]] = {
     "biases": {"kind": "biases"},
     "logistic": {"kind": "logistic"},
@@ -49,6 +50,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "deepfm, MMoE": {"kind": "deepfm", "head": {"kind": "mmoe"}},
     ESMM: {"kind": "deepfm", "head": {"kind": "esmm"}},
     WORDS: {"kind": "deepfm", "own_words": True},
+    STACK: {"kind": "stack"},  # logistic, boosting, dcn_v2
 }
 ALONE = "deepfm, conversion alone"
 WITHOUT = " without content"
@@ -83,7 +85,7 @@ def fit(section: dict[str, Any], tasks: list[str], data: frame.Shown, content: b
 
 
 def contest(data: frame.Shown, seeds: int, names: list[str]) -> dict[str, Any]:
-    """Every model with content, the networks also without; -> rows by task and the paired tests."""
+    """Every model with content, the networks and the stack also without; -> rows by task and the paired tests."""
     labels = {name: {t for t in TASKS if np.isfinite(part.labels[t]).any()} for name, part in data.parts.items()}
     tasks = [task for task in TASKS if task in labels["train"] & labels["test"]]
     entries = {name: (section, tasks, True) for name, section in MODELS.items() if not names or name in names}
@@ -115,12 +117,13 @@ def headline(one: Judgement) -> str:
 
 
 def compared(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Each network against itself without content, and against logistic regression; own words against none; ESMM
-    against conversion alone."""
+    """Each network and the stack against itself without content, and against logistic regression; own words against
+    none; ESMM against conversion alone; the stack against its other parts."""
     names = list(names)
     deep = [name for name in names if name + WITHOUT in names]
     pairs = [(name, name + WITHOUT) for name in deep]
     pairs += [(name, "logistic") for name in deep if "logistic" in names]
+    pairs += [(STACK, part) for part in ("boosting", "dcn_v2") if {STACK, part} <= {*names}]
     pairs += [(WORDS, "deepfm")] if {WORDS, "deepfm"} <= {*names} else []
     return pairs + ([(ESMM, ALONE)] if {ESMM, ALONE} <= {*names} else [])
 
@@ -224,11 +227,11 @@ def main() -> None:
             options = ("--items", told.items, "--users", told.users) if small else ()
             data = read(embedded(Path(place), change, *options))
             content["sets"][name] = contest(data, told.seeds, told.models) | {"commit": about()["commit"]}
+            print(*map(json.dumps, content["sets"][name]["tests"]), sep="\n")
     if "speed" in (told.only or ("speed",)) and not small:
         content["rows"] = [row | {"commit": about()["commit"]} for row in speed()]
         print(*content["rows"], sep="\n")
     if small or told.models:
-        print(json.dumps(content["sets"].get("demo", {}), indent=1)[:2000])
         print("not written: a small demo, or some of the models")
         return
     write("ranking", content)

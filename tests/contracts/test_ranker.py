@@ -22,14 +22,16 @@ from tests.contracts.toys import TwoTask
 TASKS = ("click", "conversion", "rating")
 QUICK = {"epochs": 3, "batch": 128, "lr": 0.01}
 DEEP = ("concat_dense", "dcn_v2", "deepfm")
+OWN: dict[str, dict[str, object]] = {
+    **dict.fromkeys(DEEP, {"training": QUICK}),
+    "stack": {"parts": [{"kind": "logistic"}, {"kind": "deepfm", "own_words": True, "training": QUICK}]},
+}
 TOYS: dict[str, RankerSpec] = {"two_task": TwoTask()}
 SPECS: dict[str, RankerSpec] = {
     **TOYS,
     **{
-        cls.model_fields["kind"].default: cls.model_validate(
-            {"tasks": TASKS, **({"training": QUICK} if cls.model_fields["kind"].default in DEEP else {})}
-        )
-        for cls in members(AnyRanker)
+        kind: cls.model_validate({"tasks": TASKS, **OWN.get(kind, {})})
+        for kind, cls in ((cls.model_fields["kind"].default, cls) for cls in members(AnyRanker))
     },
 }
 HEADS = {

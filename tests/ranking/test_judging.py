@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusionrec.ranking import judging
+from fusionrec.ranking import happened, judging
 from fusionrec.ranking.base import Impressions
 from fusionrec.types import Interactions, Requests
 
@@ -45,8 +45,8 @@ def positives() -> Interactions:
 
 @pytest.mark.parametrize("rows", [1, 3, 100])
 def test_each_row_is_asked_with_what_came_before_it(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "ROWS", rows)
-    found = judging.predictions(Told(), shown(), positives())  # type: ignore[arg-type]
+    monkeypatch.setattr(happened, "ROWS", rows)
+    found = happened.predictions(Told(), shown(), positives())  # type: ignore[arg-type]
     np.testing.assert_allclose(found["click"], [0.04, 0.21, 0.02, 0.01], rtol=1e-6)
     assert found["rating"].tolist() == [1, 2, 2, 3]
 

@@ -29,7 +29,7 @@ def dice(n: int, seed: int, timed: bool) -> tuple[Impressions, Interactions]:
 
 
 @pytest.mark.parametrize("timed", [True, False])
-@pytest.mark.parametrize("kind", ["boosting", "dcn_v2", "logistic"])
+@pytest.mark.parametrize("kind", ["boosting", "dcn_v2", "logistic", "stack"])
 def test_no_model_finds_anything(kind: str, timed: bool) -> None:
     x = np.random.default_rng(0).normal(size=(ITEMS, 11)).astype(np.float32)
     here = {"text": np.ones(ITEMS, bool)}
@@ -39,7 +39,9 @@ def test_no_model_finds_anything(kind: str, timed: bool) -> None:
     train, chosen = dice(4000, 1, timed)
     valid, chosen_later = dice(1500, 2, timed)
     test, _ = dice(3000, 3, timed)
-    section = {"kind": kind, **({"training": {"epochs": 6, "batch": 512}} if kind == "dcn_v2" else {})}
+    network = {"kind": "dcn_v2", "training": {"epochs": 6, "batch": 512}}
+    own = {"dcn_v2": network, "stack": {"parts": [{"kind": "logistic"}, network]}}
+    section = {"kind": kind, **own.get(kind, {})}
     ranker = TypeAdapter(AnyRanker).validate_python(section).build()
     ranker.fit(train, valid, Known(items, UserSet(tuple(f"u{n}" for n in range(USERS))), chosen))
     positives = concat_interactions([chosen, chosen_later]) if timed else chosen

@@ -12,7 +12,7 @@ from fusionrec.evaluation.probabilities import Judged, measure
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.ranking.base import Impressions, Known, Ranker, UserSet, Words
 from fusionrec.ranking.deepfm import DeepFM
-from fusionrec.ranking.judging import predictions
+from fusionrec.ranking.happened import predictions
 from fusionrec.ranking.words import ALL, Hearing
 from fusionrec.types import Interactions, ItemSet, Requests, item_order
 

@@ -8,4 +8,6 @@ from fusionrec.ranking.base import RankerSpec
 if TYPE_CHECKING:
     AnyRanker = RankerSpec
 else:
-    AnyRanker = union(__name__, RankerSpec, ["biases", "boosting", "concat_dense", "dcn_v2", "deepfm", "logistic"])
+    AnyRanker = union(
+        __name__, RankerSpec, ["biases", "boosting", "concat_dense", "dcn_v2", "deepfm", "logistic", "stack"]
+    )

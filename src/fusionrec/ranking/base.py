@@ -186,6 +186,10 @@ class RankerSpec(Spec):
         """Whether it reads what users wrote and asked."""
         return False
 
+    def deaf(self) -> RankerSpec:
+        """The same without what users wrote and asked."""
+        return self
+
     def build(self, fusion: FusionSpec | None = None) -> Ranker:
         """An unfitted model. ``fusion`` is injected into the models that read content through one."""
         raise NotImplementedError

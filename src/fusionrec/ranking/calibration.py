@@ -48,10 +48,10 @@ def fit(p: Float32 | Float64, label: Float32 | Float64, seen: Float32 | Float64 
     return float(found.x[0]), float(found.x[1])
 
 
-def apply(p: Float32, calibration: tuple[float, float]) -> Float32:
+def apply(p: Float32 | Float64, calibration: tuple[float, float]) -> Float32:
     """``p`` of any shape, calibrated; unchanged by :data:`SAME`."""
     if calibration == SAME:
-        return p
+        return np.asarray(p, np.float32)
     slope, intercept = calibration
     return np.asarray(1 / (1 + np.exp(-(slope * log_odds(p) + intercept))), np.float32)
 

@@ -78,6 +78,9 @@ class DeepSpec(RankerSpec):
     def hears(self) -> bool:
         return self.own_words
 
+    def deaf(self) -> DeepSpec:
+        return self.model_copy(update={"own_words": False})
+
     def build(self, fusion: FusionSpec | None = None) -> Ranker:
         return DeepRanker(self, fusion or Concat())
 

@@ -41,7 +41,9 @@ class LoadedRanker:
     @property
     def hears(self) -> bool:
         """Whether it reads what users wrote and asked."""
-        return bool(self.manifest["spec"]["ranker"].get("own_words"))
+        from fusionrec import ranking
+
+        return bool(section("ranker", self.manifest["spec"]["ranker"], ranking.AnyRanker).hears)
 
     def attach(self, items: ItemSet) -> None:
         """Bind the catalogue, of which the ranker reads its own modalities."""

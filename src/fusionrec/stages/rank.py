@@ -100,7 +100,7 @@ def chosen(
         if items.modalities:
             less = {"content": (spec, items.only()), "ids": (spec.model_copy(update={"ids": False}), items)}
         if spec.hears and words:
-            less["words"] = (spec.model_copy(update={"own_words": False}), items)
+            less["words"] = (spec.deaf(), items)
         wanted += [(f"{WITHOUT}{what}", *less[what]) for what in params.rank.without if what in less]
     if spec.reads_content and params.rank.singles and len(items.modalities) > 1:
         wanted += [(f"{ONLY}{name}", spec, items.only(name)) for name in items.modalities]
