@@ -50,7 +50,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "deepfm, MMoE": {"kind": "deepfm", "head": {"kind": "mmoe"}},
     ESMM: {"kind": "deepfm", "head": {"kind": "esmm"}},
     WORDS: {"kind": "deepfm", "own_words": True},
-    STACK: {"kind": "stack"},  # logistic, boosting, dcn_v2
+    STACK: {"kind": "stack", "parts": [{"kind": "logistic"}, {"kind": "boosting"}, {"kind": "dcn_v2"}]},
 }
 ALONE = "deepfm, conversion alone"
 WITHOUT = " without content"

@@ -96,7 +96,6 @@ def test_what_it_is_told_reaches_every_part() -> None:
     assert spec.hears and not spec.deaf().hears and spec.deaf().parts[0].kind == "logistic"
     assert [part.tasks for part in spec.build().parts] == [("click",)] * 2
     assert [part.ids for part in (spec.build().parts[0], spec.build().parts[1].spec)] == [False, False]
-    assert [part.kind for part in Stack().parts] == ["logistic", "boosting", "dcn_v2"] and not Stack().hears
 
 
 def test_one_part_is_no_stack() -> None:

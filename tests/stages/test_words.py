@@ -19,7 +19,8 @@ from fusionrec.data.ingest import Canonical
 from fusionrec.data.schema import TIME, quarantine
 from fusionrec.errors import DataRejected, IntegrityError
 from fusionrec.paths import Paths
-from fusionrec.registry.ranker import load_ranker
+from fusionrec.ranking.stack import StackRanker
+from fusionrec.registry.ranker import LoadedRanker, load_ranker
 from fusionrec.registry.words import load_words, save_words
 from fusionrec.stages import bundle, evaluate, rank, train, words
 from tests.evaluation.conftest import World, write_project
@@ -163,7 +164,10 @@ def test_a_sound_that_cannot_be_used_is_counted_and_left_out(tmp_path: Path) -> 
     assert told.notes == ["1 of 1 spoken queries are left out: no English sentence was heard"]
 
 
-def test_the_report_tells_what_they_are_good_for_and_neither_ranker_nor_bundle_holds_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stacked", [False, True])
+def test_the_report_tells_what_they_are_good_for_and_neither_ranker_nor_bundle_holds_one(
+    tmp_path: Path, stacked: bool
+) -> None:
     params, paths = write_project(tmp_path / "p", World(n_users=40, n_items=50, n_cold=9, seed=6))
     rows = pl.read_parquet(paths.splits / "shown_train.parquet")
     users = rows["user_id"].unique().sort().to_list()
@@ -179,25 +183,29 @@ def test_the_report_tells_what_they_are_good_for_and_neither_ranker_nor_bundle_h
         }
     )
     save_words(paths, tables.parquet(said), vectors, {"modality": "text"})
-    section = {
-        "ranker": {"kind": "deepfm", "own_words": True, "training": {"epochs": 3, "batch": 128, "lr": 0.01}},
-        "without": ["content", "words"],
-    }
+    hears = {"kind": "deepfm", "own_words": True, "training": {"epochs": 3, "batch": 128, "lr": 0.01}}
+    ranker = {"kind": "stack", "parts": [{"kind": "logistic"}, hears]} if stacked else hears
+    section = {"ranker": ranker, "without": ["content", "words"]}
     params = params.model_copy(update={"rank": Rank.model_validate(section)})
     train.run(params, paths)
     told = rank.run(params, paths)
     assert told.counts["words"] == len(users), "what was said after the last impression of training is not read"
-    hearing = load_ranker(paths.rankers / "ranker").ranker.hearing  # type: ignore[attr-defined]
+    assert load_ranker(paths.rankers / "ranker").hears and not load_ranker(paths.rankers / "without-words").hears
+    hearing = network(load_ranker(paths.rankers / "ranker")).hearing
     assert hearing is not None and len(hearing.vectors) == 0
-    assert load_ranker(paths.rankers / "without-words").ranker.hearing is None  # type: ignore[attr-defined]
+    assert network(load_ranker(paths.rankers / "without-words")).hearing is None
     evaluate.run(params, paths)
     found = json.loads((paths.evaluation / "ranking.json").read_text(encoding="utf-8"))
     assert {t["against"] for t in found["tests"]} == {"without-content", "without-words"}
-    assert found["labels"]["without-words"] == "deepfm without words"
+    assert found["labels"]["without-words"] == f"{ranker['kind']} without words"
     bundle.run(params, paths)
     kept = [f.read_bytes() for top in (paths.rankers, paths.bundle, paths.evaluation) for f in files(top)]
     assert vectors[0].tobytes() in (paths.words / "vectors.npy").read_bytes(), "the scan would find one"
     assert not any(row.tobytes() in file for row in vectors for file in kept)
+
+
+def network(loaded: LoadedRanker) -> Any:
+    return loaded.ranker.parts[1] if isinstance(loaded.ranker, StackRanker) else loaded.ranker
 
 
 def files(folder: Path) -> list[Path]:

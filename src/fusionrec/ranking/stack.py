@@ -30,11 +30,8 @@ from fusionrec.ranking.base import (
     Words,
     silent,
 )
-from fusionrec.ranking.boosting import Boosting
 from fusionrec.ranking.calibration import FEWEST, Calibrated, log_odds
-from fusionrec.ranking.dcn_v2 import DCNv2
 from fusionrec.ranking.happened import predictions
-from fusionrec.ranking.logistic import Logistic
 from fusionrec.types import Float32, Float64, Int64, ItemSet, Requests
 
 SPREAD = 0.5
@@ -53,7 +50,7 @@ class Stack(RankerSpec):
     """``kind: stack``. Its ``tasks`` are those of every part; ``ids: false`` hides who and which from all of them."""
 
     kind: Literal["stack"] = "stack"
-    parts: tuple[Part, ...] = Field((Logistic(), Boosting(), DCNv2()), min_length=2)
+    parts: tuple[Part, ...] = Field(min_length=2)
 
     @property
     def hears(self) -> bool:
