@@ -1,6 +1,6 @@
 """Our trained models against the same models of MMRec's own code: same split, settings and seeds, FUSIONREC_TIKTOK.
 
-`python benchmarks/parity.py --reference CHECKOUT [--models a,b] [--seeds 3] [--ours 10] [--jobs N]`. Hours of one core;
+`python benchmarks/parity.py --reference CHECKOUT [--models a,b] [--seeds 3] [--ours 6] [--jobs N]`. Hours of one core;
 every training is kept in benchmarks/results/units and not repeated; with --models no table is written. Both sides stop
 early on validation Recall@20 and tell the test at that epoch; nothing is searched. The reference gets the audio
 features in its place for text. Seeds of one model differ by more than the 3 % that are asked about, so ours, which take
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reference", type=Path, required=True, help="a checkout of MMRec")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ours", type=int, default=10, help="seeds of ours")
+    parser.add_argument("--ours", type=int, default=6, help="seeds of ours")
     parser.add_argument("--jobs", type=int, default=2)
     asked = parser.parse_args(arguments)
     kinds, seeds = asked.models.split(","), (range(asked.ours), range(asked.seeds))
