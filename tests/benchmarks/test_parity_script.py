@@ -75,6 +75,7 @@ def test_both_sides_stop_after_the_same_epoch() -> None:
 def test_one_row_tells_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = [{**FOUND, "recall@20": 0.3}, {**FOUND, "recall@20": 0.2}]
     row = parity.row("vbpr", ours, [FOUND, {**FOUND, "recall@20": 0.15}])
+    assert row["curves"] == parity.curves(ours, [FOUND, FOUND])
     assert row["ours"]["seeds"] == [0.3, 0.2] and row["ours"]["recall@20"] == 0.25
     assert row["recall@20 relative"] == 0.25 and row["ndcg@20 relative"] == 0.0
     low, high = row["recall@20 interval"]
