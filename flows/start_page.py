@@ -22,7 +22,7 @@ from flows import environment
 from flows.api import Api
 from flows.sweep import TAG
 from fusionrec.config import load
-from fusionrec.errors import FusionrecError
+from fusionrec.errors import FusionrecError, Unavailable
 from fusionrec.evaluation import table
 from fusionrec.paths import Paths
 from fusionrec.registry.bundle import read_bundle_json
@@ -175,7 +175,11 @@ class Page:
             yield Fact("bundle", f"{short} is not registered; {hint}", "warn", zh=f"{short} 尚未注册；{hint}")
 
     def mlflow(self, path: str, **query: str) -> dict[str, Any]:
-        answer = self.http.get(f"{self.where.mlflow_url}/api/2.0/mlflow/{path}", params=query)
+        """The answer's JSON, {} where MLflow refuses. Raises Unavailable where it does not answer."""
+        try:
+            answer = self.http.get(f"{self.where.mlflow_url}/api/2.0/mlflow/{path}", params=query)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"MLflow at {self.where.mlflow_url} did not answer: {error}") from None
         found: dict[str, Any] = answer.json() if answer.status_code in (200, 404) else {}
         return found
 

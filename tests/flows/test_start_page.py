@@ -72,6 +72,13 @@ def test_mlflows_card_leads_to_models_where_no_server_answers(paths: Paths) -> N
     assert card.url == "http://127.0.0.1:10/#/models?workflowType=machine_learning" and card.good is False
 
 
+def test_a_server_that_does_not_answer_is_named(paths: Paths) -> None:
+    found = facts(paths)
+    for topic, who in (("champion", "MLflow at http://127.0.0.1:10"), ("pipeline", "Prefect at http://127.0.0.1:9")):
+        assert found[topic].level == "warn" and found[topic].text.startswith(who)
+        assert " did not answer: " in found[topic].text
+
+
 def test_what_the_doctor_says_of_a_sound_project_is_told_in_chinese_too(paths: Paths) -> None:
     for finding in examine(paths, LIGHT):
         assert chinese(finding.topic) != finding.topic
