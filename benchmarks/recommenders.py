@@ -38,7 +38,7 @@ EFFORT = {
     "tiktok": Effort(trials=12, seeds=5, minutes=15),
     "lfm2k": Effort(trials=12, seeds=5, minutes=15),
     "ml1m": Effort(trials=0, seeds=3, minutes=30),  # parameters are carried over
-    "gowalla": Effort(trials=0, seeds=1, minutes=120),
+    "gowalla": Effort(trials=0, seeds=1, minutes=80),
 }
 RULES = {"gowalla": Rules(join=True)}  # published results train on train and validation
 CARRIED = {"ml1m": ("tiktok", "lfm2k")}

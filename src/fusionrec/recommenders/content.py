@@ -12,6 +12,7 @@ from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.concat import Concat
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
 
@@ -62,7 +63,7 @@ class ContentRetriever(Retriever):
         return profile / np.maximum(np.linalg.norm(profile, axis=1, keepdims=True), 1e-9)
 
     def _score(self, requests: Requests) -> Float32:
-        scores = self.vectors_user(requests) @ self.vectors.T
+        scores = dot_products(self.vectors_user(requests), self.vectors)
         scores[:, ~self.has] = -np.inf
         return scores
 

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import sparse
 
 from fusionrec.recommenders.base import Retriever, Watch
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.negatives import Negatives
 from fusionrec.recommenders.training import Training, draws, share, tensor, train
 from fusionrec.recommenders.validation import validation_metric
@@ -102,7 +103,7 @@ class EmbeddedRetriever(Retriever):
         return self.item[at], self.trained(self.touched)
 
     def _score(self, requests: Requests) -> Float32:
-        scores = self.user[self._user_rows(requests)] @ self.item_vectors.T
+        scores = dot_products(self.user[self._user_rows(requests)], self.item_vectors)
         scores[:, ~self.scored] = -np.inf
         return scores
 

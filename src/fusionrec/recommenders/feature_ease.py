@@ -23,6 +23,7 @@ from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders import ridge
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.validation import validation_by_group
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
@@ -102,7 +103,7 @@ class FeatureEASERetriever(Retriever):
         if len(self.new):
             fresh = np.zeros((len(requests), len(self.new)), np.float32)
             for name, f in self.new_vectors.items():
-                fresh += np.asarray(history @ self.lift[name], np.float32) @ f.T
+                fresh += dot_products(history @ self.lift[name], f)
             fresh[:, ~self.new_scored] = -np.inf
             out[:, self.new] = fresh
         return out

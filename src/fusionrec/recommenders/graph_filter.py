@@ -26,6 +26,7 @@ from scipy import sparse
 from fusionrec.evaluation.metrics import per_user
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch, top_k
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.graph import BLOCK_CELLS
 from fusionrec.recommenders.validation import validation_requests
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
@@ -107,7 +108,7 @@ class GraphFilterRetriever(Retriever):
         history = self.history_at_fit(requests.history)
         scores = np.asarray((history @ self.near).todense(), np.float32)
         if self.left.shape[1]:
-            scores += np.asarray(history @ self.left, np.float32) @ self.right.T
+            scores += dot_products(history @ self.left, self.right)
         scores[:, ~self.seen] = -np.inf
         return self.scores_at_fit(scores)
 

@@ -19,6 +19,7 @@ from scipy import sparse
 
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.validation import validation_metric
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
@@ -92,7 +93,7 @@ class IALSRetriever(Retriever):
         return out
 
     def _score(self, requests: Requests) -> Float32:
-        scores = self._users(requests) @ self.item_vectors.T
+        scores = dot_products(self._users(requests), self.item_vectors)
         scores[:, ~self.scored] = -np.inf
         return scores
 

@@ -23,6 +23,7 @@ from scipy import sparse
 from fusionrec.encoders.base import Trainee
 from fusionrec.encoders.learnt import Learning
 from fusionrec.recommenders.base import Retriever, Watch, silent
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.training import Training, draws, share, tensor, train
 from fusionrec.recommenders.validation import validation_by_group
 from fusionrec.types import Bool, Float32, Interactions, ItemSet, Requests
@@ -211,7 +212,7 @@ class _MeanOfHistory(Retriever):
     def _score(self, requests: Requests) -> Float32:
         user = np.asarray(requests.history @ self.vectors, np.float32)
         user /= np.maximum(np.linalg.norm(user, axis=1, keepdims=True), 1e-9)
-        scores: Float32 = user @ self.vectors.T
+        scores = dot_products(user, self.vectors)
         scores[:, ~self.present] = -np.inf
         return scores
 

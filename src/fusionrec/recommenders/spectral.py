@@ -25,6 +25,7 @@ from scipy import sparse
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.validation import validation_by_group
 from fusionrec.types import Float32, Interactions, ItemSet, Requests
 
@@ -131,7 +132,7 @@ class SpectralRetriever(Retriever):
         return np.concatenate([user, np.ones((len(user), 1), np.float32)], axis=1)
 
     def _score(self, requests: Requests) -> Float32:
-        scores = np.asarray(requests.history @ self.past_vectors, np.float32) @ self.item_vectors.T
+        scores = dot_products(requests.history @ self.past_vectors, self.item_vectors)
         scores[:, ~self.scored] = -np.inf
         return scores
 

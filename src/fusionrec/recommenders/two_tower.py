@@ -25,6 +25,7 @@ from fusionrec.fusion.base import FusionSpec
 from fusionrec.fusion.concat import Concat
 from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
+from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.recommenders.validation import validation_by_group
 from fusionrec.types import Bool, Float32, Interactions, ItemSet, Requests
@@ -168,7 +169,7 @@ class TwoTowerRetriever(Retriever):
         return np.concatenate([user, np.ones((len(user), 1), np.float32)], axis=1)
 
     def _score(self, requests: Requests) -> Float32:
-        return (self.vectors_user(requests) @ self.item_vectors.T).astype(np.float32)
+        return dot_products(self.vectors_user(requests), self.item_vectors)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return state_arrays(self.net, "net") | self.space.arrays() | {"touched": self.touched}
