@@ -85,3 +85,25 @@ def test_labels_that_are_no_numbers_are_refused() -> None:
     shown.labels["rating"][3] = np.inf
     with pytest.raises(ValueError, match="1 of 20 labels are not finite"):
         fitted(shown)
+
+
+def test_a_chance_is_calibrated_on_validation() -> None:
+    """Training saw three yes of ten, validation one of ten: what is said of strangers follows validation."""
+    rng = np.random.default_rng(3)
+
+    def shown(n: int, rate: float) -> Impressions:
+        u, i = rng.integers(0, USERS - 1, n), rng.integers(0, ITEMS - 1, n)
+        return Impressions(
+            u.astype(np.int32), i.astype(np.int32), None, {}, {"click": (rng.random(n) < rate).astype(np.float32)}
+        )
+
+    ranker = BiasesRanker(Biases())
+    ranker.fit(shown(4000, 0.3), shown(4000, 0.1), known())
+    again = BiasesRanker(Biases())
+    again.restore(ranker.arrays(), known().items.ids)
+    again.attach(known().items)
+    asked = strangers([[] for _ in range(2)], ITEMS)
+    for one in (ranker, again):
+        said = one.predict(asked, np.full((2, 1), ITEMS - 1))
+        assert list(said) == ["click"]
+        np.testing.assert_allclose(said["click"], 0.1, atol=0.02)

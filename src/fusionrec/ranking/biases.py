@@ -1,8 +1,8 @@
 """mu + b_user + b_item by damped least squares: the floor of rating prediction (D9).
 
 Most of what looks like good rating prediction is these two biases (Koren, "Collaborative filtering with temporal
-dynamics", KDD 2009, section 2.1). A yes/no task is predicted the same way, cut to [0, 1]: how often this user and this
-item get a yes.
+dynamics", KDD 2009, section 2.1). A yes/no task is predicted the same way, cut to [0, 1] and calibrated: how often this
+user and this item get a yes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from fusionrec.fusion.base import FusionSpec
+from fusionrec.ranking import calibration
 from fusionrec.ranking.base import Impressions, Int16, Known, Ranker, RankerSpec, Watch, labelled, silent
+from fusionrec.ranking.calibration import Calibrated
+from fusionrec.ranking.happened import predictions
 from fusionrec.types import Float32, Float64, Int64, ItemSet, Requests
 
 Solution: TypeAlias = tuple[Float64, Float64, Float64]
@@ -34,7 +37,7 @@ class Biases(RankerSpec):
         return BiasesRanker(self)
 
 
-class BiasesRanker(Ranker):
+class BiasesRanker(Calibrated, Ranker):
     """``found``: task -> what solves it."""
 
     def __init__(self, spec: Biases) -> None:
@@ -53,6 +56,10 @@ class BiasesRanker(Ranker):
             sizes = (stranger + 1, len(known.items))
             self.found[task] = self._solve(user, train.item[rows].astype(np.int64), train.labels[task][rows], sizes)
         self.attach(known.items)
+        self.calibration = {}
+        said, nothing = predictions(self, valid, known.history), np.full(len(valid), np.nan, np.float32)
+        chances = [task for task in self.tasks if task not in self.values]
+        self.calibration = {task: calibration.fit(said[task], valid.labels.get(task, nothing)) for task in chances}
 
     def _solve(self, user: Int64, item: Int64, label: Float32, sizes: tuple[int, int]) -> Solution:
         """Minimise the squared error plus ``damping`` times the squared biases; who has no label keeps 0."""
@@ -83,7 +90,8 @@ class BiasesRanker(Ranker):
                 np.where((requests.user >= 0) & (requests.user < len(b_user)), requests.user, -1)
             ]
             item = np.append(b_item, 0.0)[np.where(candidates >= 0, self.row[np.maximum(candidates, 0)], -1)]
-            out[task] = np.clip(mean + user[:, None] + item, low, high).astype(np.float32)
+            value = np.clip(mean + user[:, None] + item, low, high)
+            out[task] = calibration.apply(value, self.calibration.get(task, calibration.SAME))
         return out
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -91,15 +99,17 @@ class BiasesRanker(Ranker):
         for n, task in enumerate(self.tasks):
             parts = dict(zip(("bounds", "user", "item"), self.found[task], strict=True))
             out |= {f"task/{n}/{task}/{name}": part for name, part in parts.items()}
-        return out
+        return out | self.calibration_arrays()
 
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
-        self.tasks = tuple(task for _, task in sorted({(int(n), task) for _, n, task, _ in map(_split, arrays)}))
+        self.restore_calibration(arrays)
+        named = {_split(name)[1:3] for name in arrays if not name.startswith(self.PREFIX)}
+        self.tasks = tuple(task for _, task in sorted((int(n), task) for n, task in named))
         for n, task in enumerate(self.tasks):
             mean, user, item = (np.asarray(arrays[f"task/{n}/{task}/{name}"]) for name in ("bounds", "user", "item"))
             self.found[task] = (mean, user, item)
 
 
-def _split(name: str) -> list[str]:
-    return name.split("/")
+def _split(name: str) -> tuple[str, ...]:
+    return tuple(name.split("/"))
