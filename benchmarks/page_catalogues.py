@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from page_lists import around, by_slice, degraded
 from page_source import source
 
 from fusionrec.evaluation.comparisons import standing, verdict
@@ -16,6 +17,10 @@ KNOCKED = {
     "cold_only": "new items",
     "cold_only_has_it": "new items that have it",
 }
+
+
+LARGEST = 12
+"""Files that are told one by one."""
 
 
 def quality(found: dict[str, Any]) -> list[str]:
@@ -56,7 +61,7 @@ def quality(found: dict[str, Any]) -> list[str]:
     ]
     out.append("Knock-out: what the fused model loses in NDCG@20 when a modality is masked, without retraining.\n")
     out.append(markdown(rows))
-    return out
+    return [*out, *degraded(found.get("missing", [])), *around(found.get("beyond", [])), *by_slice(found["table"])]
 
 
 def judged(tests: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +83,12 @@ def loss(v: dict[str, float]) -> str:
 
 def demo(found: dict[str, Any]) -> list[str]:
     rows = [
-        {"": r["case"], "measured": f"{r['ours']} {r['unit']}", "bound": f"{r['bound']} {r['unit']}"}
+        {
+            "measure": r["case"],
+            "measured": f"{r['ours']} {r['unit']}",
+            "allowed": f"{r['bound']} {r['unit']}",
+            "within": "yes" if r["ours"] <= r["bound"] else "missed",
+        }
         for r in found["rows"]
     ]
     stages = [{"stage": k, "seconds": f"{v:.1f}"} for k, v in found["seconds"].items()]
@@ -89,7 +99,9 @@ def demo(found: dict[str, Any]) -> list[str]:
         text = f"One item and ten events more: encoded {encoded}; {grown['partitions']} table partitions changed; "
         out.append(f"{text}{grown['seconds']} s. Files that are always written as a whole:\n")
         largest = sorted(grown["whole_files"].items(), key=lambda f: -f[1])
-        out.append(markdown([{"file": name, "bytes": f"{size:,}"} for name, size in largest]))
+        out.append(markdown([{"file": name, "bytes": f"{size:,}"} for name, size in largest[:LARGEST]]))
+        rest = largest[LARGEST:]
+        out += [f"and {len(rest)} more with {sum(size for _, size in rest):,} bytes together.\n"] if rest else []
     return out
 
 
@@ -98,7 +110,7 @@ def strengths(found: dict[str, Any]) -> list[str]:
         {
             "catalogue": r["case"],
             **{f"loss without {m}": loss(v) for m, v in r["knockout"].items()},
-            "fused - EASE": f"{r['against']['ease']['difference']:+.4f} (p {r['against']['ease']['p']:.4f})",
+            "fused minus EASE, NDCG@20": "{difference:+.4f} (p {p:.4f})".format(**r["against"]["ease"]),
             "cold-only / random": f"{r['cold_only_ratio']['value']:.2f}",
         }
         for r in found["rows"]
@@ -108,7 +120,7 @@ def strengths(found: dict[str, Any]) -> list[str]:
             "condition": c["check"],
             "found": f"{c['found']:.4f}",
             "bound": f"{c['bound']:.4f}",
-            "": "pass" if c["pass"] else "miss",
+            "result": "pass" if c["pass"] else "miss",
         }
         for c in found["checks"]
     ]
@@ -128,7 +140,7 @@ def seeds(found: dict[str, Any]) -> list[str]:
             "catalogue": r["case"],
             **{f"NDCG@20 {m}": f"{r['means'][m]:.3f}" for m in ("oracle", "popularity", "ease", "model")},
             **{
-                f"fused - {label}": f"{c['difference']:+.4f} (p {c['p_holm']:.4f})"
+                f"fused minus {label}": f"{c['difference']:+.4f} (p {c['p_holm']:.4f})"
                 for label, c in r["comparisons"].items()
                 if "popularity" not in label
             },
@@ -150,7 +162,7 @@ def drift(found: dict[str, Any]) -> list[str]:
             "blamed": r["blamed"] or "–",
             "effect": f"{r['ranking'][0]['effect']:.2f}" if r["ranking"] else "–",
             "first reason": r["reasons"][0] if r["reasons"] else "–",
-            "": "pass" if r["pass"] else "miss",
+            "as expected": "yes" if r["pass"] else "no",
         }
         for r in found["planted"]
     ]

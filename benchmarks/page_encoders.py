@@ -28,9 +28,9 @@ def encoders(found: dict[str, Any]) -> list[str]:
         })  # fmt: skip
     text = (
         "One modality of the demo at a time, the same two towers over its vectors (20 epochs at most). "
-        "Means over seeds, of the encoder and of the towers; settings were fixed before test was read "
-        "(those of `full` after a first run). "
-        "CPU s: learning alone, without encoding.\n"
+        "Means over seeds, of the encoder and of the towers; settings were fixed before test was read, "
+        "except `full`'s: its learning rate was lowered after a first run, by validation. "
+        "*CPU s*: learning alone, without encoding.\n"
     )
     return ["## Encoders learnt here\n", text, markdown(rows), *(f"- {line}" for line in against(found["tests"])), "",
             source(found)]  # fmt: skip

@@ -19,8 +19,8 @@ def generated(found: dict[str, Any]) -> list[str]:
         "alike: the retriever sees the mask alone, or `generated` puts vectors of a VAE where others of the item are "
         f"there. Means of {found['seeds']} seeds, each with a lottery and a training of its own; the number of "
         f"components is chosen on validation ({widths(found)}). p: paired over users, two-sided, Holm over all "
-        f"{len(found['tests'])} comparisons. In the demo each modality carries taste that no other shows, so what the "
-        "others foretell of it is the thing, not the taste.\n"
+        f"{len(found['tests'])} comparisons. In the demo each modality carries taste that no other shows, so the "
+        "others foretell what an item is, not who likes it.\n"
     )
     return ["## Missing modalities: masked or generated\n", text, markdown(lines(found)), source(found), verdict(found)]
 
@@ -39,7 +39,7 @@ def lines(found: dict[str, Any]) -> list[dict[str, str]]:
         base = means[t["retriever"], t["share"], "masked", t["slice"], t["metric"]]
         line[f"{head}, masked"] = f"{base['mean']:.4f} [{base['low']:.4f}, {base['high']:.4f}]"
         p = f"p {t['p_holm']:.3f}" if t["p_holm"] >= 0.001 else "p < .001"
-        line[f"{head}, generated"] = f"{t['difference']:+.4f} [{t['low']:+.4f}, {t['high']:+.4f}], {p}"
+        line[f"{head}, generated minus masked"] = f"{t['difference']:+.4f} [{t['low']:+.4f}, {t['high']:+.4f}], {p}"
     return list(out.values())
 
 

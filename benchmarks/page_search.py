@@ -33,9 +33,9 @@ def search(found: dict[str, Any]) -> list[str]:
 
 
 ACROSS = (
-    "The clicked item's Recall@10 by the language of the query and of the item's description, among all items and "
-    "among those of the item's language alone. Most clicks also have a reason that no query tells, so no system can "
-    "come near 1.\n"
+    "The clicked item's Recall@10 by the language of the query and of the item's description (`zh for an item in en`: "
+    "a Chinese query, an item described in English), among all items and among those of the item's language alone. "
+    "Most clicks also have a reason that no query tells, so no system can come near 1.\n"
 )
 SAME = (
     "The same item in the other language: 300 things that the demo's writer describes in English and in Chinese, the "

@@ -23,6 +23,12 @@ def read(name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+BOUNDS = (
+    "*ratio bound*: how much of a physical limit is reached (1: at it), or how many times what is used fits into what "
+    "is allowed. *ratio peer*: how many times as fast as the peer.\n"
+)
+
+
 def source(found: dict[str, Any]) -> str:
     cores, commit = found["machine"].get("cores") or found["machine"]["cpus"], found["commit"][:9]
     return f"*`{found['command']}` on {cores} cores without GPU, commit {commit}; 95 % intervals by user bootstrap.*\n"
@@ -43,7 +49,7 @@ def training(found: dict[str, Any]) -> list[str]:
         "An epoch against its own sparse and dense products repeated alone (`bound`), against those and Adam's steps "
         "alone (`with adam`), and against the same model of MMRec in the same run. "
     )
-    text += f"Aim: {LEAST} of the products. Missed in one thread by {', '.join(missed)}. {TRIED}" if missed else ""
+    text += f"Aim: {LEAST} of the products. With one thread missed by {', '.join(missed)}. {TRIED}" if missed else ""
     if peers:
         text += f"MMRec takes {min(peers.values()):.1f} to {max(peers.values()):.1f} times as long (aim 1.5)."
     columns = ("case", "ours", "peer", "peer_name", "bound", "unit", "ratio_peer", "ratio_bound", "with_adam",

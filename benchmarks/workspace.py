@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -102,9 +104,16 @@ def results(folder: Path, home: Path) -> dict[str, Any]:
         "table": json.loads((read / "table.json").read_text()),
         "tests": json.loads((read / "tests.json").read_text()),
         "knockout": json.loads((read / "knockout.json").read_text())["modalities"],
+        "beyond": table(read / "plots" / "beyond.csv"),
+        "missing": table(read / "plots" / "missing.csv"),
         "counts": {k: v["counts"] for k, v in reports.items()},
         "seconds": {k: round(v["seconds"].get("total", 0.0), 1) for k, v in reports.items()},
     }
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write(name: str, content: dict[str, Any]) -> None:
@@ -123,5 +132,15 @@ def about() -> dict[str, Any]:
     return {
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "bf16": "avx512_bf16" in flags},
         "commit": commit,
-        "command": f"python benchmarks/{Path(sys.argv[0]).name}",
+        "command": command(),
     }
+
+
+def command() -> str:
+    """How this was called, without what is told of this machine: ``FOLDER`` stands for every folder, in arguments and
+    in those variables FUSIONREC_* that the script reads."""
+    script = Path(sys.argv[0])
+    text = script.read_text(encoding="utf-8") if script.is_file() else ""
+    named = [f"{name}=FOLDER" for name in sorted({*re.findall(r"FUSIONREC_[A-Z0-9]+", text)}) if os.environ.get(name)]
+    given = ["FOLDER" if Path(argument).is_dir() else argument for argument in sys.argv[1:]]
+    return " ".join([*named, "python", f"benchmarks/{script.name}", *given])

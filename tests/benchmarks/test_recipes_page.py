@@ -18,10 +18,10 @@ def span(value: float) -> list[float]:
 
 
 def one(instead: list[str] | None = None) -> dict[str, Any]:
-    keys = ("recall@20 all", "ndcg@20 all", "recall@10 cold_only")
+    keys = ("recall@20 all", "ndcg@20 all", "ndcg@10 all", "recall@10 cold_only")
     names = ("popularity", "only-text", "two-stage", "model")
     lists = [{"model": m, **dict.fromkeys(keys, span(0.1 + n / 10))} for n, m in enumerate(names)]
-    chances = {"auc": span(0.7), "accuracy": span(0.8), "logloss": span(0.45)}
+    chances = {"auc": span(0.7), "gauc": span(0.7), "accuracy": span(0.8), "logloss": span(0.45)}
     clicks = [
         {"task": "click", "ranker": r, "n": 9, "seeds": 1, "metrics": chances}
         for r in ("logistic", "only-text", "ranker", "without-ids")
@@ -54,8 +54,22 @@ def test_rows_are_the_recipe_and_itself_on_less_and_no_baseline() -> None:
 def test_verdicts_turn_with_the_tests() -> None:
     task = {"task": "click", "metric": "gauc"}
     text = page([line("only-text", 0.1, 0.01), line("atelier", -0.1, 0.01), line("without-ids", 0.1, 0.3, **task)])
-    assert "lists (NDCG@20): text alone better, the house model worse" in text
-    assert "clicked (AUC within a user): without ids tied" in text
+    assert "lists (NDCG@20) better than text alone, worse than the house model" in text
+    assert "clicked (AUC within a user) tied with without ids" in text
+
+
+def test_a_ranker_behind_is_told_of_the_house_too() -> None:
+    more = {"metric": "ndcg@10", "low": 0.0001, "high": 0.002, "p": 0.02}
+    text = page([{**line("two-stage", 0.001, 0.02), **more, "recipe": "atelier"}])
+    assert "the house model: lists with its ranker behind it (NDCG@10) better than those without" in text
+
+
+def test_a_seed_without_a_ranker_behind_counts_as_no_difference() -> None:
+    alone = {"lists": {"ndcg@10 all": {"model": np.full(9, 0.1)}}}
+    both = {"lists": {"ndcg@10 all": {"model": np.full(9, 0.1), "two-stage": np.full(9, 0.3)}}}
+    assert script.behind("ctr_net", [alone]) == []
+    (told,) = script.behind("ctr_net", [alone, both])
+    assert abs(told["better by"] - 0.1) < 1e-12 and told["p"] == told["p_holm"] < 0.05
 
 
 def test_another_encoder_in_the_table_is_said() -> None:

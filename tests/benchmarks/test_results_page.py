@@ -82,7 +82,10 @@ def test_trials_are_counted_model_by_model() -> None:
     models = [
         {"label": label, "trials": [{}] * n} for label, n in (("ease", 12), ("mgcn", 4), ("bm3", 4), ("house", 0))
     ]
-    assert trials_told(models) == "Trials of the search on validation: 12 for ease; 4 for mgcn, bm3; none for house."
+    assert trials_told(models) == (
+        "Trials of the search on validation: 12 for ease; 4 for mgcn, bm3; none for house "
+        "(a space with fewer points is tried whole)."
+    )
     assert "No search" in trials_told(models[3:])
 
 
@@ -97,8 +100,9 @@ def test_the_page_tells_what_the_searches_chose_and_what_the_house_model_is() ->
     models = [{"label": "ease", "trials": trials, "chosen": {"retriever": {"kind": "ease"}}}, plain]
     assert chosen(models) == ["Chosen on validation: ease (l2 50.0 or 100.0, user_power 0.3).\n"]
     house = {"label": "house", "trials": [], "chosen": parts}
-    told = "House model: a blend of ease, mgcn as their own searches chose them, weighted on validation.\n"
-    assert chosen([plain, house]) == [told]
+    told = "House model: a blend of ease, mgcn, as their own searches chose them, weighted on validation.\n"
+    assert chosen([models[0], house])[1:] == [told]
+    assert "with the parameters given, weighted" in chosen([plain, house])[0]
     mgcn = {"label": "mgcn", "trials": [], "chosen": {"retriever": {"kind": "mgcn", "contrast_rows": 7}}}
     assert chosen([mgcn])[0].startswith("The contrast of `mgcn` looks at 7 users and 7 items of a batch")
     assert chosen([plain]) == []
@@ -133,8 +137,8 @@ def test_the_page_says_which_epochs_miss_their_bound() -> None:
     rows = [row("epoch-mgcn-1-thread", 0.76, 3.04), row("epoch-vbpr-1-thread", 0.4, 1.78), row("product-coo", 0, None)]
     head = {"machine": {"cores": 2}, "commit": "0123456789", "command": "c"}
     text = training({"rows": rows, **head})[1]
-    assert "Missed in one thread by vbpr 0.40." in text and "MMRec takes 1.8 to 3.0 times as long" in text
-    assert "Missed" not in training({"rows": rows[:1], **head})[1]
+    assert "With one thread missed by vbpr 0.40." in text and "MMRec takes 1.8 to 3.0 times as long" in text
+    assert "missed" not in training({"rows": rows[:1], **head})[1]
 
 
 def ranked(ranker: str, auc: float | None, ece: float = 0.01) -> dict[str, Any]:

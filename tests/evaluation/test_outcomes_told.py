@@ -24,8 +24,8 @@ RANKING = {
     "rows": [
         row("click", "ranker", auc=0.7, gauc=0.65, logloss=0.5, ece=0.02),
         row("click", "logistic", auc=0.6, gauc=0.66, logloss=0.6, ece=0.01),
-        row("rating", "ranker", rmse=0.9, mae=0.7),
-        row("rating", "logistic", rmse=1.0, mae=0.6),
+        row("rating", "ranker", mse=0.81, rmse=0.9, mae=0.7),
+        row("rating", "logistic", mse=1.0, rmse=1.0, mae=0.6),
     ],
     "tests": [
         compared("click", "without-content", "gauc", 0.1, 0.01),
@@ -41,10 +41,13 @@ RANKING = {
 def test_chances_and_values_have_tables_of_their_own_with_the_best_marked() -> None:
     chances, values = outcomes.tables(RANKING)
     assert chances["heads"] == ["AUC", "AUC within a user", "log loss", "calibration error"]
-    assert values["heads"] == ["RMSE", "MAE"]
+    assert values["heads"] == ["MSE", "RMSE", "MAE"]
     best = [[cell["best"] for cell in row["cells"]] for row in chances["rows"]]
     assert best == [[True, False, True, False], [False, True, False, True]]
-    assert [[cell["best"] for cell in row["cells"]] for row in values["rows"]] == [[True, False], [False, True]]
+    assert [[cell["best"] for cell in row["cells"]] for row in values["rows"]] == [
+        [True, True, False],
+        [False, False, True],
+    ]
     assert [row["task"] for row in chances["rows"] + values["rows"]] == ["clicked", "", "rated", ""]
     assert [row["main"] for row in chances["rows"]] == [True, False]
 

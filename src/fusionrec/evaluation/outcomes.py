@@ -8,8 +8,8 @@ from typing import Any
 from fusionrec.evaluation import words
 
 CHANCES = {"auc": "AUC", "gauc": "AUC within a user", "logloss": "log loss", "ece": "calibration error"}
-VALUES = {"rmse": "RMSE", "mae": "MAE"}
-LESS = ("logloss", "ece", "rmse", "mae")
+VALUES = {"mse": "MSE", "rmse": "RMSE", "mae": "MAE"}
+LESS = ("logloss", "ece", "mse", "rmse", "mae")
 """Of these less is better."""
 WORDS = {"gauc": "AUC within a user", "logloss": "log loss", "mse": "squared error"}
 TASKS = {"click": "clicked", "conversion": "bought", "ad_click": "clicked as an ad", "like": "liked", "rating": "rated"}

@@ -135,8 +135,14 @@ def cell(found: Mapping[str, Any] | None) -> str:
     return f"{found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
+def _numeric(cell: str) -> bool:
+    """A number, an interval, a share, or nothing."""
+    text = str(cell).strip("*≥≤~ ")
+    return text in ("", "–") or text.lstrip("+-−.")[:1].isdigit()
+
+
 def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Rows with equal keys -> a Markdown table; bars and line ends in cells are escaped."""
+    """Rows with equal keys -> a Markdown table, numbers to the right; bars and line ends in cells are escaped."""
     if not rows:
         return ""
 
@@ -145,5 +151,5 @@ def markdown(rows: Sequence[Mapping[str, str]]) -> str:
         return "| " + " | ".join(escaped) + " |"
 
     head = list(rows[0])
-    rule = "|" + "|".join("---" if i == 0 else "---:" for i in range(len(head))) + "|"
+    rule = "|" + "|".join("---:" if all(_numeric(row[h]) for row in rows) else "---" for h in head) + "|"
     return "\n".join([line(head), rule, *(line(r[h] for h in head) for r in rows)]) + "\n"
