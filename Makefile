@@ -72,9 +72,11 @@ lint: environment
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
+BENCH ?= demo drift embedding encoders encoders_trained evaluation generated house ranking recipes recommenders search \
+  seeds splits strengths text_encoder training
 bench: environment
-	@umask 077; for file in benchmarks/*.py; do \
-	  if [ -f "$$file" ]; then echo "$$file" && $(PY) "$$file" || exit 1; fi; done
+	@umask 077; for name in $(BENCH); do echo "$$name" && $(PY) "benchmarks/$$name.py" || exit 1; done
+	@$(PY) benchmarks/results_doc.py
 
 # Caches only: data/, models and .fusionrec/ (keys, databases) stay. `git clean` is the tool for more.
 clean:

@@ -126,7 +126,9 @@ def strengths(found: dict[str, Any]) -> list[str]:
     ]
     missed = [c["check"].partition(":")[0] for c in found["checks"] if not c["pass"]]
     off = [name for name in missed if name != "default"]
-    text = "The generator can turn a modality's taste off; the knock-out must then stay within the bounds below, "
+    measured = " and ".join(dict.fromkeys(m for r in found["rows"] for m in r["knockout"]))
+    text = f"The generator can turn a modality's taste off (here {measured}); the knock-out must then stay within the "
+    text += "bounds below, "
     text += f"and it does not: {', '.join(off)}.\n" if off else "and it does.\n"
     if len(off) < len(missed):
         text += "With every taste on it must show a loss for each modality, and it does not for all of them.\n"
