@@ -105,7 +105,7 @@ class Rank(Spec):
         description="also train the same ranker without the items' content, ids, or the user's words, for the table",
     )
     singles: bool = Field(False, description="also train the same ranker on each modality alone, for the table")
-    task: str | None = Field(None, description="what candidates are ordered by; null: the ranker's first task")
+    task: str | None = Field(None, description="what candidates are ordered by; null: what validation likes best")
     depth: PositiveInt = Field(200, description="candidates that retrieval hands to the ranker")
     baselines: tuple[AnyRanker, ...] = ()
     reranker: AnyReranker | None = Field(None, description="looks at the list as a whole at last; null: nobody does")

@@ -126,10 +126,8 @@ def test_the_readme_tells_what_the_table_of_micro_videos_says() -> None:
     assert found["tests"]["all"][1]["metric"] == "ndcg@20" and places["ndcg@20"] == "tied" and tied == ["lattice"]
     told = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert places["recall@20"] == "first" and second == "mgcn" and len(at) == 13
-    assert (
-        f"in the place of the two towers, is first: Recall@20 {house['mean']:.3f} [{house['low']:.3f}, {house['high']:.3f}]"
-        in told
-    )
+    span = f"{house['mean']:.3f} [{house['low']:.3f}, {house['high']:.3f}]"
+    assert f"in the place of the two towers, is first: Recall@20 {span}" in told
     assert f"against {at['mgcn']['mean']:.3f} for MGCN, the best of thirteen others" in told
 
 

@@ -118,12 +118,16 @@ def test_trust_decides_between_retrievals_order_and_the_rankers() -> None:
 
 def test_validation_chooses_the_trust_and_prefers_retrieval_among_equals() -> None:
     recommender, data = made("ranker")
-    found = choose_trust(recommender, data.train, data.valid, "recall@20")
-    assert len(found) == len(TRUSTS) and [value for _, value in found] == sorted((v for _, v in found), reverse=True)
-    best = [trust for trust, value in found if value == found[0][1]]
-    assert found[0][0] == max(best)
-    for trust, value in found:
-        lists = replace(recommender, trust=trust).recommend(validation_requests(data.train, data.valid)[0], 20)[0]
+    tasks = recommender.ranker.tasks
+    found = choose_trust(recommender, data.train, data.valid, tasks, "recall@20")
+    values = [value for *_, value in found]
+    assert len(found) == len(TRUSTS) * len(tasks) > len(TRUSTS) and values == sorted(values, reverse=True)
+    best = [(-trust, tasks.index(task)) for task, trust, value in found if value == values[0]]
+    assert (-found[0][1], tasks.index(found[0][0])) == min(best)
+    for task, trust, value in found:
+        lists = replace(recommender, task=task, trust=trust).recommend(
+            validation_requests(data.train, data.valid)[0], 20
+        )[0]
         positives = validation_requests(data.train, data.valid)[1]
         assert value == pytest.approx(float(np.nanmean(per_user(lists, positives, (20,))["recall@20"])))
-    assert choose_trust(recommender, data.train, data.valid.select(np.zeros(len(data.valid), bool))) == []
+    assert choose_trust(recommender, data.train, data.valid.select(np.zeros(len(data.valid), bool)), tasks) == []

@@ -104,9 +104,10 @@ def test_the_evaluation_tells_how_good_they_are(project):
 def test_behind_retrieval_it_is_a_row_of_the_table_where_validation_trusts_it(project):
     params, paths, _ = project
     behind = load_ranker(paths.rankers / "ranker").manifest["behind"]
-    assert behind["task"] == "click" and behind["depth"] == 200 and [behind["trust"]] == behind["tried"][0][:1]
-    best = max(value for _, value in behind["tried"])
-    assert len(behind["tried"]) == 11 and behind["tried"][0][1] == best
+    assert behind["depth"] == 200 and [behind["task"], behind["trust"]] == behind["tried"][0][:2]
+    assert behind["task"] == "click", "the log tells of nothing else"
+    best = max(value for *_, value in behind["tried"])
+    assert len(behind["tried"]) == 11 and behind["tried"][0][2] == best
     evaluate.run(params, paths)
     rows = json.loads((paths.evaluation / "table.json").read_text(encoding="utf-8"))
     labels = {row["model"]: row["label"] for row in rows}

@@ -2,8 +2,8 @@
 
 The candidates that retrieval finds are ordered by trust x z(retrieval's score) + (1 - trust) x z(log of the ranker's
 probability), z standardised over a request's candidates: the ranker knows what was shown and what came of it, the
-retriever what everybody chose, shown or not, and neither knows the other's part. ``trust`` is chosen on validation
-(:mod:`fusionrec.recommenders.trust`), so that a ranker that adds nothing changes nothing.
+retriever what everybody chose, shown or not, and neither knows the other's part. The ranker's task and ``trust`` are
+chosen on validation (:mod:`fusionrec.recommenders.trust`), so that a ranker that adds nothing changes nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""How far retrieval's order is trusted where a ranker judges its candidates: chosen on validation."""
+"""By which outcome candidates are ordered, and how far retrieval's order is trusted: chosen on validation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,17 +17,24 @@ TRUSTS = tuple(step / 10 for step in range(10, -1, -1))
 
 
 def choose_trust(
-    recommender: Recommender, train: Interactions, valid: Interactions, metric: str = "ndcg@20"
-) -> list[tuple[float, float]]:
-    """(trust, mean of ``metric`` on validation), the best first; nothing where nobody is there to validate on."""
+    recommender: Recommender,
+    train: Interactions,
+    valid: Interactions,
+    tasks: Sequence[str],
+    metric: str = "ndcg@20",
+) -> list[tuple[str, float, float]]:
+    """(task, trust, mean of ``metric`` on validation) of each of the ranker's ``tasks``, the best first, of equally
+    good ones that of the earlier task; nothing where nobody is there to validate on."""
     requests, positives = validation_requests(train, valid)
     if len(requests) == 0:
         return []
     k = int(metric.rpartition("@")[2])
-    items, near, wish = recommender.judged(requests, max(k, recommender.depth))
     found = []
-    for trust in TRUSTS:
-        order = np.argsort(-replace(recommender, trust=trust).mixed(near, wish), axis=1, kind="stable")[:, :k]
-        values = per_user(np.take_along_axis(items, order, 1), positives, (k,))[metric]
-        found.append((trust, float(np.nanmean(values))))
-    return sorted(found, key=lambda one: (-one[1], -one[0]))
+    for task in tasks:
+        one = replace(recommender, task=task)
+        items, near, wish = one.judged(requests, max(k, one.depth))
+        for trust in TRUSTS:
+            order = np.argsort(-replace(one, trust=trust).mixed(near, wish), axis=1, kind="stable")[:, :k]
+            values = per_user(np.take_along_axis(items, order, 1), positives, (k,))[metric]
+            found.append((task, trust, float(np.nanmean(values))))
+    return sorted(found, key=lambda one: (-one[2], -one[1], tasks.index(one[0])))

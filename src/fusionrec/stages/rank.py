@@ -139,19 +139,25 @@ def _one(
         curve=curve,
         behind=behind,
     )
-    trust = f"{behind['trust']:.0%}" if behind else "–"
-    return {"tasks": ", ".join(ranker.tasks), "steps": len(curve), "trust in retrieval's order": trust}
+    trust, by = (f"{behind['trust']:.0%}", behind["task"]) if behind else ("–", "–")
+    return {
+        "tasks": ", ".join(ranker.tasks),
+        "steps": len(curve),
+        "trust in retrieval's order": trust,
+        "else ordered by": by,
+    }
 
 
 def behind_retrieval(params: Params, paths: Paths, given: Given, ranker: Ranker) -> dict[str, Any]:
-    """How far validation trusts retrieval's order where this ranker judges its candidates: ``task``, ``depth``,
-    ``trust`` and what was ``tried``. Raises ConfigError for a task that the ranker has not learnt."""
-    task = params.rank.task or ranker.tasks[0]
-    if task not in ranker.tasks:
+    """By which outcome validation orders this ranker's candidates, and how far it trusts retrieval's order: ``task``,
+    ``depth``, ``trust`` and what was ``tried``. Raises ConfigError for a task that the ranker has not learnt."""
+    task = params.rank.task
+    if task is not None and task not in ranker.tasks:
         raise ConfigError(f"rank.task: found {task!r}, the log taught the ranker {', '.join(ranker.tasks)}")
     model = load_model(paths.model)
     model.retriever.attach(given.items.only(*model.modalities))
-    both = Recommender(model.retriever, ranker, depth=params.rank.depth, task=task)
-    tried = choose_trust(both, given.data.train, given.data.valid)
-    rounded = [[trust, round(value, 6)] for trust, value in tried]
-    return {"task": task, "depth": params.rank.depth, "trust": tried[0][0] if tried else 1.0, "tried": rounded}
+    both = Recommender(model.retriever, ranker, depth=params.rank.depth)
+    tried = choose_trust(both, given.data.train, given.data.valid, ranker.tasks if task is None else (task,))
+    best, trust = tried[0][:2] if tried else (task or ranker.tasks[0], 1.0)
+    rounded = [[name, part, round(value, 6)] for name, part, value in tried]
+    return {"task": best, "depth": params.rank.depth, "trust": trust, "tried": rounded}
