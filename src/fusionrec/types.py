@@ -89,6 +89,17 @@ class Interactions:
         m.sort_indices()
         return m
 
+    def times(self) -> sparse.csr_matrix | None:
+        """When each pair was first: (U, I) int64 CSR with the pattern of :meth:`matrix`, or None without times."""
+        if self.time is None:
+            return None
+        order = np.lexsort((self.time, self.item, self.user))
+        user, item = self.user[order], self.item[order]
+        first = np.append(True, (np.diff(user) != 0) | (np.diff(item) != 0))[: len(order)]
+        starts = np.concatenate([[0], np.cumsum(np.bincount(user[first], minlength=self.n_users))])
+        at = item[first].astype(np.int32)
+        return sparse.csr_matrix((self.time[order][first], at, starts), shape=(self.n_users, self.n_items))
+
     def select(self, rows: NDArray[Any]) -> Interactions:
         """The interactions at ``rows`` (a boolean mask or positions)."""
         time = None if self.time is None else self.time[rows]

@@ -1,8 +1,10 @@
 """Behaviour before the event: which items a user had chosen strictly before each impression (B6).
 
-Where impressions or positives have no timestamps, all the others of the user's positives count, the impression's own
-item never: what is asked is not part of the answer. An impression of another item loses one of them in its place, so
-that the size of a past does not tell whether something was left out of it.
+At most the ``last`` ones count, of those at one moment the higher rows, in training and in requests alike. Where
+impressions or positives have no timestamps, the others of the user's positives count, of more than ``last`` the lower
+rows (rows are in the order of a hash, so that is a draw), the impression's own item never: what is asked is not part of
+the answer. An impression of another item loses one of them in its place, so that the size of a past does not tell
+whether something was left out of it. A choice that was repeated counts when it was first made.
 Legend: P positives, N impressions, B rows of a batch, L entries of their bags.
 """
 
@@ -64,10 +66,11 @@ class Past:
         self.last = last
         time = np.zeros(len(history), np.int64) if history.time is None else history.time
         self.timed = history.time is not None
-        order = np.lexsort((history.item, time, history.user))
+        order = _first_made(history.user, history.item, time)
         self.item: Int64 = history.item[order].astype(np.int64)
+        self.time: Int64 = time[order]
         self.moments = np.unique(time)
-        self._key = self._keys(history.user[order].astype(np.int64), np.searchsorted(self.moments, time[order]))
+        self._key = self._keys(history.user[order].astype(np.int64), np.searchsorted(self.moments, self.time))
 
     def _keys(self, user: Int64, moment: Int64) -> Int64:
         return user * (len(self.moments) + 1) + moment
@@ -100,6 +103,14 @@ class Past:
         return Bags(items, np.searchsorted(row, np.arange(len(size))).astype(np.int64))
 
 
+def _first_made(user: Int32, item: Int32, time: Int64) -> Int64:
+    """The rows of the first choice of each item by each user, ordered by user, time and item."""
+    order = np.lexsort((time, item, user))
+    again = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
+    kept = order[np.append(True, ~again)[: len(order)]]
+    return kept[np.lexsort((item[kept], time[kept], user[kept]))]
+
+
 def ranges(start: Int64, stop: Int64) -> Int64:
     """start[0], ..., stop[0] - 1, start[1], ... as one array."""
     size = stop - start
@@ -108,18 +119,17 @@ def ranges(start: Int64, stop: Int64) -> Int64:
 
 
 def of_requests(requests: Requests, last: int) -> Bags:
-    """The histories of B requests; where their times are known the ``last`` ones, else all."""
-    h = requests.history.tocsr()
+    """At most ``last`` items of the histories of B requests: the latest where their times are known, else the lower
+    rows; as :class:`Past` takes them."""
+    h = requests.history if requests.history_time is None else requests.history_time
+    h = h.tocsr()
+    row = np.repeat(np.arange(len(requests)), np.diff(h.indptr))
     if requests.history_time is None:
-        return Bags(h.indices.astype(np.int64), h.indptr[:-1].astype(np.int64))
-    times = requests.history_time.tocsr()
-    row = np.repeat(np.arange(len(requests)), np.diff(times.indptr))
-    order = np.lexsort((times.indices, -times.data, row))
-    place = np.arange(len(order)) - times.indptr[row[order]]
-    kept = order[place < last]
-    return Bags(
-        times.indices[kept].astype(np.int64), np.searchsorted(row[kept], np.arange(len(requests))).astype(np.int64)
-    )
+        order = np.lexsort((h.indices, row))
+    else:
+        order = np.lexsort((-h.indices.astype(np.int64), -h.data, row))
+    kept = order[np.arange(len(order)) - h.indptr[row[order]] < last]
+    return Bags(h.indices[kept].astype(np.int64), np.searchsorted(row[kept], np.arange(len(requests))).astype(np.int64))
 
 
 def candidate_blocks(

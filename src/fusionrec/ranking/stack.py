@@ -47,7 +47,8 @@ Part = Annotated[SerializeAsAny[RankerSpec], BeforeValidator(_any_ranker)]
 
 
 class Stack(RankerSpec):
-    """``kind: stack``. Its ``tasks`` are those of every part; ``ids: false`` hides who and which from all of them."""
+    """``kind: stack``. Its ``tasks`` are those of every part; ``ids: false`` hides who and which from all of them, and
+    leaves out those that read nothing else."""
 
     kind: Literal["stack"] = "stack"
     parts: tuple[Part, ...] = Field(min_length=2)
@@ -60,11 +61,11 @@ class Stack(RankerSpec):
         return self.model_copy(update={"parts": tuple(part.deaf() for part in self.parts)})
 
     def build(self, fusion: FusionSpec | None = None) -> Ranker:
-        told = [
-            part.model_copy(update={"tasks": self.tasks, "ids": self.ids and part.ids}).build(fusion)
-            for part in self.parts
-        ]
-        return StackRanker(self, told)
+        parts = [part for part in self.parts if self.ids or part.reads_content]
+        if not parts:
+            raise ValueError("a stack without ids: its parts read nothing else; name one that reads content")
+        told = [part.model_copy(update={"tasks": self.tasks, "ids": self.ids and part.ids}) for part in parts]
+        return StackRanker(self, [part.build(fusion) for part in told])
 
 
 class StackRanker(Calibrated, Ranker):
@@ -80,7 +81,11 @@ class StackRanker(Calibrated, Ranker):
         for part in self.parts:
             part.fit(train, valid, known, seed=seed, watch=watch)
         self.fit_ids = known.items.ids
-        self.tasks = self.parts[0].tasks
+        learnt = {part.tasks for part in self.parts}
+        if len(learnt) > 1:
+            told = "; ".join(", ".join(tasks) for tasks in sorted(learnt))
+            raise ValueError(f"the parts of a stack learn the same tasks, found {told}")
+        self.tasks, self.weights = self.parts[0].tasks, {}
         said = [predictions(part, valid, known.history) for part in self.parts]
         nothing = np.full(len(valid), np.nan, np.float32)
         self.calibration = {}

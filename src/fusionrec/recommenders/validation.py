@@ -20,7 +20,7 @@ MAX_USERS = 2000  # validation is repeated every epoch; more users than this do 
 def validation_requests(
     train: Interactions, valid: Interactions, seed: int = 0, max_users: int = MAX_USERS
 ) -> tuple[Requests, sparse.csr_matrix]:
-    """Requests of the users with a validation positive (history: train), and their positives (B, I) CSR.
+    """Requests of the users with a validation positive (history: train, with times), and their positives (B, I) CSR.
 
     Positives that are also in the history are dropped: they are masked, so nobody could recommend them.
     """
@@ -30,7 +30,9 @@ def validation_requests(
     users = np.flatnonzero(np.diff(positives.indptr) > 0)
     if len(users) > max_users:
         users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
-    return Requests(user=users.astype(np.int64), history=history[users]), positives[users].tocsr()
+    times = train.times()
+    moments = None if times is None else times[users]
+    return Requests(users.astype(np.int64), history[users], history_time=moments), positives[users].tocsr()
 
 
 def validation_metric(
