@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from fusionrec.ranking import happened, judging
 from fusionrec.ranking.base import Impressions
+from fusionrec.ranking.past import Past, of_requests
 from fusionrec.types import Interactions, Requests
 
 N_ITEMS = 9
@@ -58,3 +61,30 @@ def test_only_rows_with_a_label_are_judged() -> None:
     assert found["click"].users["logloss"][1] == pytest.approx(-np.log(0.02), rel=1e-5)
     assert len(found["rating"].users["mse"]) == 3 and found["rating"].users["mse"][2] == 4, "strangers come last"
     assert set(judging.judge(Told(), shown(labels=False), positives(), repeats=10)) == {"rating"}  # type: ignore[arg-type]
+
+
+def test_more_choices_than_count_are_judged_as_they_were_learnt() -> None:
+    """A user with 80 choices, of which a ranker reads the last 50: judged by exactly those, as a request would be."""
+    rng = np.random.default_rng(0)
+    n, users = 120, 6
+    item = np.concatenate([rng.permutation(n)[:80] for _ in range(users)]).astype(np.int32)
+    time = np.tile(np.arange(80) // 3, users).astype(np.int64)  # some at one moment
+    chosen = Interactions(np.repeat(np.arange(users), 80).astype(np.int32), item, time, users, n)
+    asked: list[Requests] = []
+
+    class Reader(Told):
+        def predict(self, requests: Requests, candidates: np.ndarray, context: dict[str, np.ndarray]) -> dict[str, Any]:
+            asked.append(requests)
+            return {"click": np.zeros(candidates.shape, np.float32), "rating": np.zeros(candidates.shape, np.float32)}
+
+    at = np.array([13, 20, 99, 99, 5, 27], np.int64)
+    rows = Impressions(np.arange(users, dtype=np.int32), np.zeros(users, np.int32), at, {}, {})
+    happened.predictions(Reader(), rows, chosen)  # type: ignore[arg-type]
+    past = Past(chosen, 50)
+    learnt = past.bags(past.spans(rows.user, rows.time), rows.item.astype(np.int64))
+    (requests,) = asked
+    judged = of_requests(requests, 50)
+    for row, (a, b) in enumerate(zip(learnt.offsets, judged.offsets, strict=True)):
+        mine = learnt.items[a : a + learnt.counts[row]]
+        assert sorted(mine) == sorted(judged.items[b : b + judged.counts[row]]), f"row {row}"
+    assert learnt.counts.max() == 50 and learnt.counts.min() < 50

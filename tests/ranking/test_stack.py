@@ -98,6 +98,24 @@ def test_what_it_is_told_reaches_every_part() -> None:
     assert [part.ids for part in (spec.build().parts[0], spec.build().parts[1].spec)] == [False, False]
 
 
+def test_without_ids_a_part_that_reads_nothing_else_is_left_out() -> None:
+    """The bias floor has no ids to hide: a stack without ids that kept it would still know who asks."""
+    spec = Stack.model_validate({"ids": False, "parts": [{"kind": "logistic"}, {"kind": "biases"}]})
+    assert [type(part).__name__ for part in spec.build().parts] == ["LogisticRanker"]
+    with pytest.raises(ValueError, match="name one that reads content"):
+        Stack.model_validate({"ids": False, "parts": [{"kind": "biases"}, {"kind": "biases"}]}).build()
+
+
+def test_parts_that_learn_different_tasks_are_refused() -> None:
+    data = w.world()
+    one = Stack.model_validate({"parts": [{"kind": "logistic"}, {"kind": "biases"}]}).build()
+    assert isinstance(one, StackRanker)
+    one.parts[1].spec = one.parts[1].spec.model_copy(update={"tasks": ("click",)})  # type: ignore[attr-defined]
+    shown = contract.impressions(data, 300, 3)
+    with pytest.raises(ValueError, match="the parts of a stack learn the same tasks, found click; click, "):
+        one.fit(shown, shown, contract.known(data))
+
+
 def test_one_part_is_no_stack() -> None:
     with pytest.raises(ValidationError, match="at least 2"):
         Stack.model_validate({"parts": [{"kind": "logistic"}]})
