@@ -154,6 +154,19 @@ class ItemSet:
             return np.zeros((len(self), 0), bool)
         return np.stack([self.present[m] for m in self.modalities], axis=1)
 
+    def check_finite(self) -> None:
+        """Refuse NaN and infinities in what an item has (what is masked may hold anything): ValueError."""
+        for name in self.modalities:
+            x = self.features[name]
+            if x.size == 0:
+                continue
+            bad = np.flatnonzero(~(np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))) & self.present[name])
+            if len(bad):
+                raise ValueError(
+                    f"modality {name!r}: {len(bad)} of {int(self.present[name].sum())} items have non-finite vectors "
+                    f"(the first is of {self.ids[bad[0]]!r}); embed them again, or mark the items as lacking it"
+                )
+
     def without(self, *names: str) -> ItemSet:
         """The same catalogue with these modalities masked for every item (the knock-out)."""
         present = {m: (np.zeros_like(p) if m in names else p) for m, p in self.present.items()}

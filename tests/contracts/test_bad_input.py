@@ -176,3 +176,12 @@ def test_vectors_that_are_no_numbers_are_refused_by_name(kind: str) -> None:
         with pytest.raises(ValueError, match="image.*2 of 6 items.*'i3'"):
             model.attach(spoiled([3, 5], bad))
     check(model, data, asked_of(data))  # the catalogue before is still attached
+
+
+@pytest.mark.parametrize("mask", ["short", "long", "rows"])
+def test_a_mask_that_is_none_of_this_catalogue_is_refused(kind: str, mask: str) -> None:
+    data = world(PLENTY, 9, 13, [(0, 7)], text=drawn(13), image=partly(13, 3, slice(1, 13, 2)))
+    model, n = fitted(kind, data), len(data.items)
+    given = {"short": np.ones(n - 1, bool), "long": np.ones(n + 1, bool), "rows": np.array([3, 1, 2])}[mask]
+    with pytest.raises(ValueError, match=rf"expected bool of shape \({n},\)"):
+        model.recommend(asked_of(data), K, given)

@@ -85,6 +85,20 @@ class TestEveryCombination:
         np.testing.assert_array_equal(first[0], again[0])
         np.testing.assert_array_equal(first[1], again[1])
 
+    def test_a_list_begins_as_every_longer_one(self, parts: str) -> None:
+        """Rankers and re-rankers look at seven and nine candidates: a longer list has others behind, not before."""
+        recommender, data = made(parts)
+        recommender.trust = 0.5 if "ranker" in parts else 0.0
+        request = w.requests(data.train, [7, 2, 30, 0, 11])
+        items, scores = recommender.recommend(request, w.ITEMS + 5)
+        assert items.shape == (B, w.ITEMS + 5) and (scores[:, 1:] <= scores[:, :-1]).all()
+        for k in (1, K, 7, 8, 9, 10, 20):
+            shorter, values = recommender.recommend(request, k)
+            np.testing.assert_array_equal(shorter, items[:, :k])
+            np.testing.assert_array_equal(values, scores[:, :k])
+        everything = Recommender(recommender.retriever).recommend(request, w.ITEMS + 5)[0]
+        assert [set(row) for row in items.tolist()] == [set(row) for row in everything.tolist()]
+
 
 @pytest.mark.parametrize("parts", ["popularity", "sequential", "ranker", "ranker mmr"])
 def test_attach_reaches_retriever_and_ranker(parts: str) -> None:
@@ -108,6 +122,7 @@ def test_trust_decides_between_retrievals_order_and_the_rankers() -> None:
         np.testing.assert_array_equal(found[0], wanted)
         assert np.isfinite(found[1]).all()
     items, near, wish = recommender.judged(request, 7)
+    assert wish.shape == near.shape == items.shape == (B, 7)
     half = replace(recommender, trust=0.5)
     by_hand = 0.5 * standardise(near) + 0.5 * standardise(np.log(wish))
     order = np.argsort(-by_hand, axis=1, kind="stable")[:, :K]

@@ -34,4 +34,7 @@ def test_rows_become_numbers() -> None:
     np.testing.assert_array_equal(found.labels["rating"], np.array([np.nan, 4.5], np.float32))
     assert found.time is not None and found.time[0] == int(at.timestamp() * 1e6)
     assert frame.impressions(rows({"user_id": "a", "item_id": "x"}), ["x"], ["a"]).time is None
+    many = rows(*({"surface": f"page {n}"} for n in range(frame.MOST + 9)), {"surface": "page 3"}, {"surface": "z"})
+    kept = frame.surfaces_of(many.vstack(rows({"surface": "z"})))
+    assert len(kept) == frame.MOST and {"page 3", "z"} <= {*kept}, "of too many the frequent ones"
     assert frame.surfaces_of(rows({"surface": "home"}, {"surface": None}, {"surface": "ad"})) == ["ad", "home"]

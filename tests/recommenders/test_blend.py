@@ -134,6 +134,18 @@ def test_parts_and_weights_must_fit(weights: tuple[float, ...] | None, parts: in
         Blend(parts=(Fixed(signal=1.0),) * parts, weights=weights)
 
 
+def test_weights_of_which_nothing_comes_are_refused() -> None:
+    parts = [{"kind": "popularity"}, {"kind": "ease"}]
+    for weights in ([0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]):
+        with pytest.raises(ValidationError, match="of which one is not 0"):
+            Blend.model_validate({"parts": parts, "weights": weights})
+
+
+def test_a_constant_row_says_nothing_whatever_its_value() -> None:
+    rows = np.stack([np.full(1001, value, np.float32) for value in (1234.567, -0.1, 3e-8, 7e6)])
+    assert (standardise(rows) == 0).all()
+
+
 def test_where_validation_has_no_new_item_their_order_stays_that_of_the_parts() -> None:
     train, valid, items = data()
     known = valid.select(valid.item < ITEMS - NEW)

@@ -158,3 +158,13 @@ def test_nothing_in_train_is_refused(tiny: Path) -> None:
     (tiny / "tiny.inter").write_text("userID\titemID\tx_label\n0\t1\t2\n0\t2\t1\n")
     with pytest.raises(DataRejected, match="nothing to train on: of 2 pairs of tiny none is in train"):
         protocol.load(tiny)
+
+
+def test_ids_of_any_size_take_no_room(tiny: Path) -> None:
+    """A table by id would take 16 GB here."""
+    file = tiny / "tiny.inter"
+    plain = protocol.load(tiny)
+    file.write_text(file.read_text().replace("\n1\t", "\n2000000000\t"))
+    bench = protocol.load(tiny)
+    assert len(bench.known.train) == len(plain.known.train) and bench.known.train.n_users == 2
+    assert sorted(np.bincount(bench.test.user)) == sorted(np.bincount(plain.test.user))

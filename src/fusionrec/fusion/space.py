@@ -47,6 +47,7 @@ class FeatureSpace:
 
     def fit(self, items: ItemSet, rows: Bool) -> FeatureSpace:
         """Learn from the items where ``rows`` (I,) is true and the modality is present, or from all present ones."""
+        items.check_finite()
         for name in items.modalities:
             use = items.present[name] & rows
             if use.sum() < 2:
@@ -139,14 +140,24 @@ class FeatureSpace:
         return (x - self._arrays[f"{name}/mean"][at]) / self._arrays[f"{name}/scale"][at]
 
     def apply(self, items: ItemSet) -> tuple[dict[str, Float32], Bool]:
-        """-> modality -> (I, d_m) float32 with zero rows where absent, and the (I, M) mask in sorted order."""
+        """-> modality -> (I, d_m) float32 with zero rows where absent, and the (I, M) mask in sorted order.
+
+        Raises ValueError for vectors that are not finite, or of another width than those of the fit.
+        """
+        items.check_finite()
         out: dict[str, Float32] = {}
         mask = np.zeros((len(items), len(self.modalities)), bool)
         for column, name in enumerate(self.modalities):
             basis = self._arrays[f"{name}/basis"]
             vectors = np.zeros((len(items), basis.shape[1]), np.float32)
             if name in items.features:
-                here = items.present[name]
+                here, width = items.present[name], items.features[name].shape[1]
+                fitted = self._arrays[f"{name}/mean"].shape[1]
+                if width != fitted:
+                    raise ValueError(
+                        f"modality {name!r}: found vectors of {width} numbers, the model was fitted on {fitted}; embed "
+                        "with the same encoder, or train again"
+                    )
                 z = self._standardise(name, items.features[name][here], items.group[name][here])
                 vectors[here] = (z - self._arrays[f"{name}/centre"]) @ basis
                 mask[:, column] = here

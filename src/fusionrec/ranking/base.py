@@ -196,11 +196,17 @@ class RankerSpec(Spec):
 
 
 def labelled(train: Impressions, tasks: tuple[str, ...]) -> dict[str, Bool]:
-    """Task -> (N,) bool: rows with a label, for the tasks that have any. Raises ValueError where none has, and where
-    there is no impression."""
+    """Task -> (N,) bool: rows with a label, for the tasks that have any. Raises ValueError where none has, where there
+    is no impression, and for a label that is infinite."""
     if len(train) == 0:
         raise ValueError("nothing to train on: no impressions")
     here = {task: ~np.isnan(train.labels[task]) for task in tasks if task in train.labels}
+    for task in here:
+        endless = int(np.isinf(train.labels[task]).sum())
+        if endless:
+            raise ValueError(
+                f"{endless} labels of {task} are infinite; expected numbers, or NaN where nothing is known"
+            )
     found = {task: rows for task, rows in here.items() if rows.any()}
     if not found:
         raise ValueError(f"nothing to train on: no impression has a label of {', '.join(tasks)}")

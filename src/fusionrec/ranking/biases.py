@@ -64,8 +64,6 @@ class BiasesRanker(Calibrated, Ranker):
     def _solve(self, user: Int64, item: Int64, label: Float32, sizes: tuple[int, int]) -> Solution:
         """Minimise the squared error plus ``damping`` times the squared biases; who has no label keeps 0."""
         value = label.astype(np.float64)
-        if not np.isfinite(value).all():
-            raise ValueError(f"{int((~np.isfinite(value)).sum())} of {len(value)} labels are not finite")
         n_user, n_item = (
             np.maximum(np.bincount(at, minlength=n) + self.spec.damping, 1e-12)
             for at, n in ((user, sizes[0]), (item, sizes[1]))

@@ -13,7 +13,7 @@ from fusionrec.data.outcomes import LIKE, RATING, TASKS
 from fusionrec.data.split import SplitData
 from fusionrec.errors import DataRejected
 from fusionrec.paths import Paths
-from fusionrec.ranking.attributes import Coding, coded
+from fusionrec.ranking.attributes import MOST, Coding, coded
 from fusionrec.ranking.base import POSITION, Impressions, Known
 from fusionrec.types import Columns as C
 from fusionrec.types import Interactions, ItemSet, concat_interactions
@@ -80,5 +80,8 @@ def impressions(
 
 
 def surfaces_of(rows: pl.DataFrame) -> list[str]:
-    """The surfaces that training rows name, in order."""
-    return sorted(rows[C.SURFACE].drop_nulls().unique().to_list())
+    """The surfaces that training rows name, in order: of more than :data:`MOST` the most frequent ones, since pages of
+    a site may all be surfaces and of a rare one nothing can be learnt."""
+    counts = rows.select(pl.col(C.SURFACE).drop_nulls().alias("surface"))["surface"].value_counts()
+    often = counts.sort(["count", "surface"], descending=[True, False]).head(MOST)
+    return sorted(often["surface"].to_list())

@@ -120,7 +120,7 @@ class Retriever(ABC):
         self._attached()
 
     def _align(self, items: ItemSet) -> None:
-        _finite(items)
+        items.check_finite()
         self.items = items
         self.as_fitted = items.ids == self.fit_ids
         if self.as_fitted:
@@ -173,6 +173,11 @@ class Retriever(ABC):
         as many as :func:`fusionrec.recommenders.topk.block_rows` finds room for.
         """
         n = len(requests)
+        if candidates is not None and (candidates.dtype != bool or candidates.shape != (len(self.items),)):
+            raise ValueError(
+                f"candidates: found {candidates.dtype} of shape {candidates.shape}, expected bool of shape "
+                f"({len(self.items)},): one for each item of the catalogue"
+            )
         columns = None if candidates is None else np.flatnonzero(candidates)
         width = min(k, len(self.items) if columns is None else len(columns))
         items = np.full((n, k), -1, np.int64)
@@ -215,20 +220,6 @@ def fitted_by(fitting: Callable[[Fitting], Fitting]) -> Iterator[None]:
         yield
     finally:
         _fitting.reset(token)
-
-
-def _finite(items: ItemSet) -> None:
-    """Refuse NaN and infinities in what an item has (what is masked may hold anything)."""
-    for name in items.modalities:
-        x = items.features[name]
-        if x.size == 0:
-            continue
-        bad = np.flatnonzero(~(np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))) & items.present[name])
-        if len(bad):
-            raise ValueError(
-                f"modality {name!r}: {len(bad)} of {int(items.present[name].sum())} items have non-finite vectors "
-                f"(the first is of {items.ids[bad[0]]!r}); embed them again, or mark the items as lacking it"
-            )
 
 
 class RetrieverSpec(Spec):

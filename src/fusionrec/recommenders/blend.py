@@ -58,6 +58,8 @@ class Blend(RetrieverSpec):
             raise ValueError(f"parts: found {len(self.parts)}, expected at least 2")
         if self.weights is not None and len(self.weights) != len(self.parts):
             raise ValueError(f"weights: found {len(self.weights)}, expected {len(self.parts)}, one a part")
+        if self.weights is not None and not (np.isfinite(self.weights).all() and any(self.weights)):
+            raise ValueError(f"weights: found {self.weights}, expected numbers of which one is not 0")
         return self
 
     def build(self, fusion: FusionSpec | None = None) -> Retriever:
@@ -189,8 +191,9 @@ def standardise(scores: Float32) -> Float32:
     """Each row of (B, I) to mean 0 and deviation 1 over its finite entries; -inf stays, a constant row becomes 0."""
     finite = np.isfinite(scores)
     count = np.maximum(finite.sum(1, keepdims=True), 1)
-    filled = np.where(finite, scores, 0.0)
-    centred = filled - filled.sum(1, keepdims=True) / count
+    filled = np.where(finite, scores, np.float32(0))
+    # summed in double precision: a constant row must lose all of it
+    centred = filled - (filled.sum(1, keepdims=True, dtype=np.float64) / count).astype(np.float32)
     spread = np.sqrt((np.where(finite, centred, 0.0) ** 2).sum(1, keepdims=True) / count)
     return np.where(finite, centred / np.maximum(spread, 1e-6), -np.inf).astype(np.float32)
 

@@ -20,11 +20,15 @@ def dot_products(left: Float32, right: Float32) -> Float32:
     """
     import torch
 
-    a, b = (torch.from_numpy(_own(x)) for x in (left, right))
-    return torch.mm(a, b.T).numpy()
+    # One row goes another way through the library than many and rounds differently: what is asked alone would be
+    # ordered differently from what is asked in company. So one row is two.
+    alone = len(left) == 1
+    a, b = (torch.from_numpy(_own(x)) for x in (np.concatenate([left, left]) if alone else left, right))
+    found: Float32 = torch.mm(a, b.T).numpy()
+    return found[:1] if alone else found
 
 
 def _own(x: Float32) -> Float32:
-    """As torch takes it: it warns of memory that may not be written to."""
-    x = np.asarray(x, np.float32)
+    """As torch takes it: rows one after the other, in memory that may be written to."""
+    x = np.ascontiguousarray(x, np.float32)
     return x if x.flags.writeable else x.copy()

@@ -51,26 +51,36 @@ class Recommender:
         sum."""
         if self.reranker is None:
             return self._ordered(requests, k, candidates, block)
-        items, scores = self._ordered(requests, max(k, self.reranker.depth), candidates, block)
-        return self.reranker.rerank(items, scores, k)
+        depth = self.reranker.depth
+        items, scores = self._ordered(requests, max(k, depth), candidates, block)
+        best = self.reranker.rerank(items[:, :depth], scores[:, :depth], min(k, depth))
+        return followed(*best, items[:, depth:k], scores[:, depth:k])
 
     def _ordered(self, requests: Requests, k: int, candidates: Bool | None, block: int | None) -> tuple[Int64, Float32]:
-        """The best k before the list is looked at as a whole."""
+        """The best k before the list is looked at as a whole: those of the first ``depth`` candidates, then the others
+        as retrieval has them, so that a list begins as every longer one does."""
         if self.ranker is None:
             return self.retriever.recommend(requests, k, candidates, block)
-        items, near, wish = self.judged(requests, max(k, self.depth), candidates, block)
-        scores = self.mixed(near, wish)
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals, as retrieval had them
-        return np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
+        return self.ordered(*self.judged(requests, k, candidates, block), k)
 
     def judged(
-        self, requests: Requests, width: int, candidates: Bool | None = None, block: int | None = None
+        self, requests: Requests, k: int, candidates: Bool | None = None, block: int | None = None
     ) -> tuple[Int64, Float32, Float32]:
-        """The ``width`` best candidates (B, W) of retrieval, its scores and what the ranker says, -inf for none."""
+        """At least ``k`` and at least ``depth`` candidates of retrieval (B, W) and its scores, and what the ranker says
+        of the first ``depth`` of them (B, depth), -inf for none."""
         ranker = self._ranker()
-        items, near = self.retriever.recommend(requests, width, candidates, block)
-        wish = ranker.predict(requests, items)[self.task or ranker.tasks[0]].astype(np.float32)
-        return items, near, np.where(items >= 0, wish, -np.inf).astype(np.float32)
+        items, near = self.retriever.recommend(requests, max(k, self.depth), candidates, block)
+        asked = items[:, : self.depth]
+        wish = ranker.predict(requests, asked)[self.task or ranker.tasks[0]]
+        return items, near, np.where(asked >= 0, wish, -np.inf).astype(np.float32)
+
+    def ordered(self, items: Int64, near: Float32, wish: Float32, k: int) -> tuple[Int64, Float32]:
+        """The best k of what :meth:`judged` found."""
+        depth = wish.shape[1]
+        scores = self.mixed(near[:, :depth], wish)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]  # of equals, as retrieval had them
+        best = np.take_along_axis(items, order, 1), np.take_along_axis(scores, order, 1)
+        return followed(*best, items[:, depth:k], near[:, depth:k])
 
     def mixed(self, near: Float32, wish: Float32) -> Float32:
         """(B, W) what candidates are sorted by; -inf where there is none."""
@@ -86,3 +96,15 @@ class Recommender:
         if self.ranker is None:
             raise ValueError("this recommender has no ranker: its candidates have one order, retrieval's")
         return self.ranker
+
+
+def followed(items: Int64, scores: Float32, more: Int64, near: Float32) -> tuple[Int64, Float32]:
+    """Lists (B, K) with ``more`` (B, L) behind them, whose scores ``near`` fall: moved to below the list's lowest."""
+    if more.shape[1] == 0:
+        return items, scores
+    lowest = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, keepdims=True, initial=np.inf)
+    lowest[~np.isfinite(lowest)] = 0
+    there = more >= 0
+    step = np.where(there, near, 0) - np.where(there[:, :1], near[:, :1], 0)
+    moved = np.where(there, lowest + np.minimum(step, 0), -np.inf).astype(np.float32)
+    return np.concatenate([items, more], axis=1), np.concatenate([scores, moved], axis=1)

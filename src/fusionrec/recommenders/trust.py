@@ -32,9 +32,9 @@ def choose_trust(
     found = []
     for task in tasks:
         one = replace(recommender, task=task)
-        items, near, wish = one.judged(requests, max(k, one.depth))
+        judged = one.judged(requests, k)
         for trust in TRUSTS:
-            order = np.argsort(-replace(one, trust=trust).mixed(near, wish), axis=1, kind="stable")[:, :k]
-            values = per_user(np.take_along_axis(items, order, 1), positives, (k,))[metric]
+            lists, _ = replace(one, trust=trust).ordered(*judged, k)
+            values = per_user(lists, positives, (k,))[metric]
             found.append((task, trust, float(np.nanmean(values))))
     return sorted(found, key=lambda one: (-one[2], -one[1], tasks.index(one[0])))

@@ -131,9 +131,9 @@ def _users(raw: Int64, label: Int64, keep: Bool) -> tuple[Int64, int, Bool]:
     """Users with a pair in train, numbered by the hash of their id (-1: others), how many, and the rows they keep."""
     known = np.unique(raw[keep & (label == 0)])
     order = {int(name): row for row, name in enumerate(item_order(str(u) for u in known))}
-    rank = np.full(int(raw.max()) + 1, -1, np.int64)
-    rank[known] = [order[int(u)] for u in known]
-    user = rank[raw]
+    row = np.array([order[int(u)] for u in known], np.int64)
+    at = np.minimum(np.searchsorted(known, raw), max(len(known) - 1, 0))  # ids may be of any size
+    user = np.where(known[at] == raw, row[at], -1) if len(known) else np.full(len(raw), -1, np.int64)
     return user, len(known), keep & (user >= 0)
 
 

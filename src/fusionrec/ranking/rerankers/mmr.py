@@ -37,6 +37,7 @@ class MMRReranker(Reranker):
         self.spec, self.depth = spec, spec.depth
 
     def attach(self, items: ItemSet) -> None:
+        items.check_finite()
         self.spaces = [centred(items, name) for name in items.modalities]
         self.present = [items.present[name] for name in items.modalities]
 
