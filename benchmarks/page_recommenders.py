@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from page_source import read, source
+from workspace import RESULTS
 
 from fusionrec.evaluation.table import markdown
 from fusionrec.studies.benchmark import rows_for_people as rows_of_bench
+from fusionrec.studies.benchmark import validated
 from fusionrec.studies.splits import rows_for_people as splits_for_people
 
 SETS = {
@@ -83,7 +86,8 @@ def recommenders() -> list[str]:
                 out += [] if piece == "all" else [f"Slice `{piece}`:\n"]
                 out += [markdown(rows_of_bench(results, piece)), *standing(results, piece)]
             out += [_target(name, results)] if part == "main" and name in TARGETS else []
-            out += [*published(name), *cut_short(results["models"])] if part == "main" else []
+            if part == "main":
+                out += [*published(name), *cut_short(results["models"]), *(whole(results) if name in PUBLISHED else [])]
             out += habit(results["models"])
             own = {key: results[key] for key in ("commit", "command", "machine") if key in results}
             out.append(source({**(found or {}), **own}))
@@ -169,14 +173,34 @@ def published(name: str) -> list[str]:
 
 def cut_short(models: list[dict[str, Any]]) -> list[str]:
     """How validation went in trainings that ran out of time: at most ten epochs of each."""
+    told = [(entry["label"], steps(entry.get("curve", []))) for entry in models]
+    return [f"`{label}` was cut short; validation Recall@20 after epoch {curve}.\n" for label, curve in told if curve]
+
+
+def whole(results: dict[str, Any]) -> list[str]:
+    """How validation went in trainings that ended by themselves, from the units that the table was made of."""
     out = []
-    for entry in models:
-        curve = entry.get("curve", [])
-        kept = [curve[round(at * (len(curve) - 1) / 9)] for at in range(10)] if len(curve) > 10 else curve
-        steps = ", ".join(f"{epoch + 1}: {value:.4f}" for epoch, value in kept)
-        if steps:
-            out.append(f"`{entry['label']}` was cut short; validation Recall@20 after epoch {steps}.\n")
+    for entry in results["models"]:
+        if entry["capped"] or not any(entry["epochs"]):
+            continue
+        units = RESULTS / "units" / results["set"]["digest"][:16] / entry["label"]
+        for file in sorted(units.glob("test-0-*.json")):
+            unit = json.loads(file.read_text(encoding="utf-8"))
+            curve = validated(unit["curve"])
+            if unit["epochs"] == entry["epochs"][0] and curve:
+                best = max(curve, key=lambda step: step[1])[0] + 1
+                out.append(
+                    f"`{entry['label']}` ended by itself after {unit['epochs']} epochs in "
+                    f"{unit['seconds']['fit']:.0f} s (epoch {best} was best); validation Recall@20 after epoch {steps(curve)}.\n"
+                )
+                break
     return out
+
+
+def steps(curve: list[Any]) -> str:
+    """At most ten (epoch, value) of a curve, as text."""
+    kept = [curve[round(at * (len(curve) - 1) / 9)] for at in range(10)] if len(curve) > 10 else curve
+    return ", ".join(f"{epoch + 1}: {value:.4f}" for epoch, value in kept)
 
 
 def parity(found: dict[str, Any]) -> list[str]:

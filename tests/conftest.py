@@ -24,6 +24,10 @@ os.environ.update(
 for name in ("FUSIONREC_HOME", "MLFLOW_TRACKING_URI", "PREFECT_API_URL", "DVC_STAGE", "DVC_ROOT"):
     os.environ.pop(name, None)  # a developer's settings are not part of a test
 
+from fusionrec.threads import wait_briefly  # noqa: E402  (after the environment)
+
+wait_briefly()  # as the command line does: tests run side by side
+
 from hypothesis import HealthCheck, settings  # noqa: E402  (after the environment)
 
 settings.register_profile(

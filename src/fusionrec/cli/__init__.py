@@ -18,8 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code (design: 0, 1, 2, 3, 4, 5, 69, 75, 78, 130, 143)."""
     from fusionrec.stages.process import harden, on_sigterm
     from fusionrec.stages.runner import guarded
+    from fusionrec.threads import wait_briefly
 
     harden()
+    wait_briefly()
     on_sigterm()
     arguments = sys.argv[1:] if arguments is None else arguments
 
