@@ -191,7 +191,8 @@ def whole(results: dict[str, Any]) -> list[str]:
                 best = max(curve, key=lambda step: step[1])[0] + 1
                 out.append(
                     f"`{entry['label']}` ended by itself after {unit['epochs']} epochs in "
-                    f"{unit['seconds']['fit']:.0f} s (epoch {best} was best); validation Recall@20 after epoch {steps(curve)}.\n"
+                    f"{unit['seconds']['fit']:.0f} s (epoch {best} was best); "
+                    f"validation Recall@20 after epoch {steps(curve)}.\n"
                 )
                 break
     return out
