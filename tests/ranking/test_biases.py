@@ -83,7 +83,7 @@ def test_it_beats_the_mean_on_held_out_ratings() -> None:
 def test_labels_that_are_no_numbers_are_refused() -> None:
     shown = planted(20)
     shown.labels["rating"][3] = np.inf
-    with pytest.raises(ValueError, match="1 of 20 labels are not finite"):
+    with pytest.raises(ValueError, match="1 labels of rating are infinite"):
         fitted(shown)
 
 
