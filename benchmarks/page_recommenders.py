@@ -46,8 +46,8 @@ CARRIED = {
 
 UNSEARCHED = "No search here: the parameters are those of the table where nothing is hidden."
 TRIED = {
-    "tiktok": "Tried: other parts and other grids of the parts, on validation; the weights are chosen by Recall@20, and "
-    "were not chosen by NDCG@20 too, which would be another model."
+    "tiktok": "Tried: the searches of the parts. The weights are chosen by Recall@20; chosen by NDCG@20 it would be "
+    "another model."
 }
 PARTS = {
     "main": "nothing hidden",
@@ -74,10 +74,11 @@ def recommenders() -> list[str]:
         for part, results in ((part, measured[part]) for part in PARTS if part in measured):
             data, effort = results["set"], results["effort"]
             out.append(f"### {title}: {PARTS[part]}\n")
+            searched = trials(results["models"]) if part == "main" else UNSEARCHED
             sizes = " / ".join(f"{data[split]:,}" for split in ("train", "valid", "test"))
             out.append(
                 f"{data['users']:,} users, {data['items']:,} items, {sizes} pairs in train, validation, test. "
-                f"{trials(results['models']) if part == 'main' else UNSEARCHED} {effort['seeds']} seed{'s' * (effort['seeds'] > 1)}, at most "
+                f"{searched} {effort['seeds']} seed{'s' * (effort['seeds'] > 1)}, at most "
                 f"{effort['minutes']:g} minutes a fit.\n"
             )
             out += [f"{CARRIED[name]}\n"] if name in CARRIED else []
