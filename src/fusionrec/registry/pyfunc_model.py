@@ -1,8 +1,8 @@
 """The registered model's code (MLflow's models from code): bundle in, item ids and scores out; nothing is pickled.
 
-Input columns: ``history`` (item ids as a JSON list or separated by commas) and optionally ``user`` (a pseudonym, so
-that models that know users by id can use what they learnt). Parameter ``k``. Output columns, one row a request:
-``items`` and ``scores``, JSON lists, best first.
+Input columns: ``history`` (item ids, the earliest choice first, as a JSON list or separated by commas) and optionally
+``user`` (a pseudonym, so that models that know users by id can use what they learnt). Parameter ``k``. Output columns,
+one row a request: ``items`` and ``scores``, JSON lists, best first.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class BundleModel(PythonModel):
         users = model_input["user"] if "user" in model_input else [None] * len(histories)
         keys = user_hashes("" if _empty(user) else str(user) for user in users)
         lengths = np.cumsum([0, *(len(h) for h in histories)])
-        history = sparse.csr_matrix(
-            (np.ones(lengths[-1], np.float32), np.array([r for h in histories for r in h], np.int64), lengths),
-            shape=(len(histories), len(self.row)),
-        )
-        requests = Requests(np.array([self.user_row.get(int(key), -1) for key in keys], np.int64), history)
+        rows = np.array([row for h in histories for row in sorted(h)], np.int64)
+        order = np.array([h[row] for h in histories for row in sorted(h)], np.int64)
+        shape = (len(histories), len(self.row))
+        history = sparse.csr_matrix((np.ones(lengths[-1], np.float32), rows, lengths), shape=shape)
+        times = sparse.csr_matrix((order, rows.copy(), lengths.copy()), shape=shape)  # rankers look at the latest ones
+        known = np.array([self.user_row.get(int(key), -1) for key in keys], np.int64)
+        requests = Requests(known, history, history_time=times)
         items, scores = self.recommender.recommend(requests, k)
         ids = self.bundle.catalogue.items.ids
         return pd.DataFrame(
@@ -57,13 +59,18 @@ class BundleModel(PythonModel):
             }
         )
 
-    def _rows(self, text: Any) -> list[int]:
-        """Sorted distinct catalogue rows of a history; items that left the catalogue are passed over."""
+    def _rows(self, text: Any) -> dict[int, int]:
+        """The catalogue rows of a history, each with the place where it first stands, from 1; items that left the
+        catalogue are passed over."""
         if _empty(text):
-            return []
+            return {}
         value = str(text).strip()
         ids = json.loads(value) if value.startswith("[") else [part.strip() for part in value.split(",")]
-        return sorted({self.row[i] for i in ids if isinstance(i, str) and i in self.row})
+        places: dict[int, int] = {}
+        for place, item in enumerate(ids, 1):
+            if isinstance(item, str) and item in self.row:
+                places.setdefault(self.row[item], place)
+        return places
 
 
 def _empty(value: Any) -> bool:
