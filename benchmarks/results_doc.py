@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from page_catalogues import demo, drift, hidden, quality, seeds, strengths
+from page_comparisons import parity, splits
 from page_encoders import encoders
 from page_generated import generated
 from page_ranking import ranking
 from page_recipes import recipes
-from page_recommenders import parity, recommenders, splits
+from page_recommenders import recommenders
 from page_search import search
 from page_source import BOUNDS, plain, read, training
 from workspace import ROOT
