@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from page_catalogues import hidden, judged, rows_for_people, strengths
 from page_encoders import against
+from page_lists import around, by_slice, degraded
 from page_ranking import calibrated, findings, tables
-from page_recommenders import chosen, cut_short, held, published
+from page_recommenders import by_share, chosen, cut_short, held, published, standing
 from page_recommenders import trials as trials_told
 from page_source import training
 from workspace import RESULTS, ROOT
@@ -197,3 +198,48 @@ def test_an_encoder_is_better_only_where_the_corrected_p_says_so() -> None:
         "Text, against the frozen default: in NDCG@20 better: head (+0.0200), tied: full (+0.0300), "
         "worse: learnt here (-0.0100)."
     )
+
+
+def shares(**recall: float) -> dict[str, Any]:
+    models = [{"label": name, "metrics": {"all": {"recall@20": {"mean": mean}}}} for name, mean in recall.items()]
+    return {"models": models, "effort": {"seeds": 5}}
+
+
+def test_the_house_model_is_told_where_it_stands() -> None:
+    results = shares(house=0.2, mgcn=0.3, ease=0.1)
+
+    def told(**places: str) -> list[str]:
+        tests = {"all": [{"metric": "recall@20", "places": places}]}
+        return standing({**results, "tests": tests}, "all")
+
+    assert told(house="first", mgcn="2", ease="3")[0].endswith("recall@20 first.\n")
+    assert "tied with none shown to be ahead" in told(house="tied", mgcn="tied", ease="3")[0]
+    assert "missed, beaten by mgcn" in told(house="2", mgcn="first", ease="3")[0]
+    assert told(mgcn="first", ease="2") == []
+
+
+def test_shares_of_hidden_cells_stand_side_by_side_where_all_were_measured() -> None:
+    measured = {"main": shares(house=0.3, ease=0.2), "missing30": shares(house=0.25, ease=0.1)}
+    assert by_share(measured) == []
+    text = by_share({**measured, "missing60": shares(house=0.2)})[1]
+    assert "| house | 0.3000 | 0.2500 | 0.2000 |" in text and "ease" not in text
+
+
+def test_lists_beside_their_hits() -> None:
+    curve = [
+        {"hidden": "text", "share": s, "score": "0.1", "low": "0.05", "high": "0.15"} for s in ("0.0", "0.15", "0.6")
+    ]
+    text = degraded(curve)[1]
+    assert "| text | 0.100 [0.050, 0.150] | 0.100 [0.050, 0.150] |" in text and "15%" not in text
+    held_up = {
+        "coverage": "0.9",
+        "gini": "0.4",
+        "novelty": "5",
+        "popularity": "0.1",
+        "diversity": "1",
+        "popular": "0.5",
+    }
+    assert "| fused | 0.900 |" in around([{"model": "model", "k": "20", **held_up, "new": "0"}])[1]
+    rows = [{"metric": "ndcg@20", "model": m, "slice": "history_none", "mean": 0.1, "n": 43} for m in ("ease", "model")]
+    assert "| users without history | 0.100 | 0.100 | 43 |" in by_slice(rows)[1]
+    assert degraded([]) == around([]) == by_slice([]) == []
