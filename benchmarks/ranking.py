@@ -1,12 +1,14 @@
 """Rankers on impressions that happened: click, conversion, ad click, rating on the demo; like or rating on real films
 where FUSIONREC_MOVIES names them (a private copy, never part of this repository). And the speed of an epoch.
 
-    python benchmarks/ranking.py [--only demo likes stars speed] [--seeds 3] [--models deepfm,...]
+    python benchmarks/ranking.py [--only demo few likes stars speed] [--seeds 3] [--models deepfm,...]
                                  [--items 80 --users 90: a small demo, printed and not written]
 
 Everybody has the same impressions: train learns, valid stops early, test is asked once. Each impression's user is known
 by what the user had chosen strictly before it. Intervals resample users; tests are paired over users (each user's own
 AUC, mean log loss or squared error, averaged over seeds), by random signs, two-sided, Holm over a task's comparisons.
+`few` is the demo where conversions are few: of a tenth of the impressions of train and valid it is known whether they
+were bought, of all whether they were clicked; ESMM, which learns from both, against the conversion model alone.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 ALONE = "deepfm, conversion alone"
 WITHOUT = " without content"
+KNOWN = 0.1
 
 
 def read(project: Path, home: Path | None = None) -> frame.Shown:
@@ -108,6 +111,26 @@ def contest(data: frame.Shown, seeds: int, names: list[str]) -> dict[str, Any]:
         print(name, f"{seconds[name]:.0f} s", {t: headline(j) for t, j in found[name][0].items()}, flush=True)
     rows = [{**row, "seconds": round(seconds[row["ranker"]], 1)} for row in comparing.rows(found, tasks)]
     return {"rows": rows, "tests": comparing.tests(found, tasks, compared(found)), "sizes": sizes(data, tasks)}
+
+
+def few(data: frame.Shown, seeds: int) -> dict[str, Any]:
+    """ESMM against the conversion model alone where the conversion of :data:`KNOWN` of the impressions is known."""
+    rng = np.random.default_rng(0)
+    thinned = dict(data.parts)
+    for name in ("train", "valid"):
+        part = thinned[name]
+        bought = np.where(rng.random(len(part)) < KNOWN, part.labels["conversion"], np.nan).astype(np.float32)
+        thinned[name] = replace(part, labels={**part.labels, "conversion": bought})
+    data = replace(data, parts=thinned)
+    found: dict[str, list[dict[str, Judgement]]] = {}
+    for name, wanted in ((ESMM, ["click", "conversion"]), (ALONE, ["conversion"])):
+        section = MODELS[ESMM if name == ESMM else "deepfm"]
+        made = [fit(section, wanted, data, True, seed)[0] for seed in range(seeds)]
+        found[name] = [judge(ranker, data.parts["test"], data.positives) for ranker in made]
+        print(name, headline(found[name][0]["conversion"]), flush=True)
+    tasks = ["conversion"]
+    rows = [{**row, "seconds": None} for row in comparing.rows(found, tasks)]
+    return {"rows": rows, "tests": comparing.tests(found, tasks, [(ESMM, ALONE)]), "sizes": sizes(data, tasks)}
 
 
 def headline(one: Judgement) -> str:
@@ -207,7 +230,7 @@ def speed(impressions: int = 1_000_000, users: int = 50_000, items: int = 20_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=("demo", "likes", "stars", "speed"))
+    parser.add_argument("--only", nargs="+", choices=("demo", "few", "likes", "stars", "speed"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", type=lambda text: text.split(","), default=[])
     parser.add_argument("--items")
@@ -217,8 +240,8 @@ def main() -> None:
     old = RESULTS / "ranking.json"
     content: dict[str, Any] = json.loads(old.read_text()) if old.is_file() else {"rows": [], "sets": {}}
     content = {key: content[key] for key in ("rows", "sets")}
-    for name, change in (("demo", None), ("likes", likes), ("stars", stars)):
-        if name not in (told.only or (name,)) or (small and name != "demo"):
+    for name, change in (("demo", None), ("few", None), ("likes", likes), ("stars", stars)):
+        if name not in (told.only or (name,)) or (small and change is not None) or (told.models and name == "few"):
             continue
         if change is not None and not os.environ.get("FUSIONREC_MOVIES"):
             print(f"{name}: skipped, FUSIONREC_MOVIES is not set")
@@ -226,7 +249,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="fusionrec-ranking-") as place:
             options = ("--items", told.items, "--users", told.users) if small else ()
             data = read(embedded(Path(place), change, *options))
-            content["sets"][name] = contest(data, told.seeds, told.models) | {"commit": about()["commit"]}
+            done = few(data, told.seeds) if name == "few" else contest(data, told.seeds, told.models)
+            content["sets"][name] = done | {"commit": about()["commit"]}
             print(*map(json.dumps, content["sets"][name]["tests"]), sep="\n")
     if "speed" in (told.only or ("speed",)) and not small:
         content["rows"] = [row | {"commit": about()["commit"]} for row in speed()]
