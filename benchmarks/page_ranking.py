@@ -20,8 +20,8 @@ DECISIONS = {"accuracy": "accuracy", "precision": "precision", "recall": "recall
 FILMS, COMMAND = "FUSIONREC_MOVIES=FOLDER ", "python benchmarks/ranking.py"
 SETS = {
     "demo": "On the demo's impressions. Split by time; places of lists are known, and so is what a user chose before.",
-    "few": "On the demo where conversions are few: of a tenth of the impressions of train and valid it is known whether "
-    "they were bought, of all whether they were clicked. ESMM learns from both.",
+    "few": "On the demo where conversions are few: of a tenth of the impressions of train and valid it is known "
+    "whether they were bought, of all whether they were clicked. ESMM learns from both.",
     "likes": "On real films: who gave a film at least 4 stars of MovieLens-1M liked it, the others did not. No times, "
     "so the split is random by user and all other likes are known. Posters and plots of a private copy.",
     "stars": "On real films: the stars of MovieLens latest-small, each user's last ones asked.",
