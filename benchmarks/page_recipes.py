@@ -53,7 +53,7 @@ def recipes(found: dict[str, Any]) -> str:
         out.append(
             f"| `{name}` | {idea} | {encoders(name, told)} | {told.get('model', '')} | {told.get('ranker', '')} |"
         )
-    out += ["", *instead(found), "## On the demo\n", *table(found), *clicks(found), *said(found), source(found)]
+    out += ["", *instead(found), "## On the demo\n", *table(found), *clicks(found), *said(found), *commits(found)]
     return "\n".join(out)
 
 
@@ -64,6 +64,20 @@ def encoders(name: str, told: dict[str, str]) -> str:
     """What the file names; where only a hub has it, what it was measured with."""
     text = told.get("encoders", "")
     return text.replace("image: ", f"image: {HUB[name]}, measured with ", 1) if name in HUB and text else text
+
+
+def commits(found: dict[str, Any]) -> list[str]:
+    """The command, and which commit each recipe was measured at."""
+    at: dict[str, list[str]] = {}
+    for name, one in ordered(found):
+        at.setdefault(one.get("commit", found["commit"]), []).append(
+            "the house model" if name == HOUSE else f"`{name}`"
+        )
+    head, tail = source({**found, "command": "python benchmarks/recipes.py"}).split(", commit ")
+    told = "; ".join(
+        f"{commit[:9]} ({', '.join(names)})" if len(at) > 1 else commit[:9] for commit, names in at.items()
+    )
+    return [f"{head}, commit {told};{tail.partition(';')[2]}"]
 
 
 def instead(found: dict[str, Any]) -> list[str]:
@@ -100,7 +114,7 @@ def table(found: dict[str, Any]) -> list[str]:
         mine = sorted(one["lists"], key=lambda row: (row["model"] != MAIN, row["model"] != TWO_STAGE, row["model"]))
         for row in mine:
             if row["model"] in (MAIN, TWO_STAGE) or (row["model"].startswith(ONLY) and name != HOUSE):
-                cells = {head: span(row[key]) for head, key in CELLS.items()}
+                cells = {head: span(row[key]) if key in row else "–" for head, key in CELLS.items()}
                 lines.append({"model": name_of(row["model"], name), **cells})
     seeds = max(one["seeds"] for one in found["recipes"].values())
     how = "of one seed" if seeds == 1 else f"means of {seeds} seeds"
@@ -170,7 +184,7 @@ def said(found: dict[str, Any]) -> list[str]:
 
 def two_stages(test: dict[str, Any]) -> str:
     by = f"{test['better by']:+.4f} [{test['low']:+.4f}, {test['high']:+.4f}], p {test['p']:.3f}"
-    return f"lists with its ranker behind it (NDCG@10) {WITH[verdict(test)]} those without ({by})"
+    return f"lists with its ranker behind it ({test['metric'].upper()}) {WITH[verdict(test)]} those without ({by})"
 
 
 WITH = {"better": "better than", "worse": "worse than", "tied": "tied with"}

@@ -1,6 +1,8 @@
 """The five recipes on the demo, each beside itself on one modality alone, and beside the house model.
 
-    python benchmarks/recipes.py [--only ctr_net ...] [--seeds 3] [--items 90 --users 150: a small demo, printed only]
+    python benchmarks/recipes.py [--only [ctr_net ...]] [--seeds 3] [--items 90 --users 150: a small demo, printed only]
+
+Two hours; with --only the house model and those named, what was found of the others stays as it is.
 
 Each recipe is made the project's params.yaml and run with `dvc repro`, as a user would; its pictures are encoded by the
 packaged encoder where the file names one of a hub. Lists are judged on the test users, clicks on the test impressions.
@@ -11,6 +13,7 @@ recipe's comparisons.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
-from workspace import RESULTS, environment_of, make, run, write
+from workspace import RESULTS, about, environment_of, make, run, write
 
 from fusionrec.config import load as load_params
 from fusionrec.data import split
@@ -43,22 +46,38 @@ SEEDS = (0, 1, 2)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--only", nargs="*", metavar="RECIPE", default=list(RECIPES))
     parser.add_argument("--seeds", type=int, default=len(SEEDS))
     parser.add_argument("--items", type=int)
     parser.add_argument("--users", type=int)
     asked = parser.parse_args()
+    unknown = [name for name in asked.only if name not in RECIPES]
+    if unknown:
+        parser.error(f"--only: no recipe {', '.join(unknown)}; there are {', '.join(RECIPES)}")
     small = [word for name in ("items", "users") if (n := getattr(asked, name)) for word in (f"--{name}", str(n))]
     with tempfile.TemporaryDirectory(prefix="fusionrec-recipes-") as place:
         folder, home = Path(place) / "project", Path(place) / "home"
         run(folder, make(folder, home), "fusionrec", "demo-data", *small)
         ran = {name: [once(folder, home, name, seed) for seed in range(asked.seeds)] for name in (HOUSE, *asked.only)}
-    content = {"recipes": {name: told(runs) for name, runs in ran.items()}, "tests": tests(ran)}
+    commit = about()["commit"]
+    content = {"recipes": {n: {**told(runs), "commit": commit} for n, runs in ran.items()}, "tests": tests(ran)}
     if small:
         print(yaml.safe_dump(content, sort_keys=False))
     else:
-        write("recipes", content)
+        write("recipes", joined(content))
         print(f"written to {RESULTS / 'recipes.json'}")
+
+
+def joined(content: dict[str, Any]) -> dict[str, Any]:
+    """What was found now, beside what is kept of the recipes that were not run."""
+    path = RESULTS / "recipes.json"
+    kept_: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"recipes": {}, "tests": []}
+    now = content["recipes"]
+    old = {name: {"commit": kept_["commit"], **one} for name, one in kept_["recipes"].items() if name not in now}
+    return {
+        "recipes": {**old, **now},
+        "tests": [line for line in kept_["tests"] if line["recipe"] in old] + content["tests"],
+    }
 
 
 def once(folder: Path, home: Path, name: str, seed: int) -> dict[str, Any]:
