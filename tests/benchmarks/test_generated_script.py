@@ -63,7 +63,7 @@ def test_the_page_says_what_the_tests_say(difference: float, p: float, words: st
             "retriever": "ease",
             "lost": "30%",
             "NDCG@20, masked": "0.2000 [0.1000, 0.3000]",
-            "NDCG@20, generated": f"{difference:+.4f} [-1.0000, +1.0000], p {p:.3f}",
+            "NDCG@20, generated minus masked": f"{difference:+.4f} [-1.0000, +1.0000], p {p:.3f}",
         }
     ]
 
