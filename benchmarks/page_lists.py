@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusionrec.evaluation.table import markdown
+from fusionrec.registry.ranker import ONLY
 
 SHARES = (0.0, 0.3, 0.6)
 AROUND = {
@@ -32,6 +33,10 @@ SLICES = {
 SLICED = ("popularity", "ease", "model", "two-stage")
 
 
+def named(model: str) -> str:
+    return f"{model.removeprefix(ONLY)} alone" if model.startswith(ONLY) else NAMES.get(model, model)
+
+
 def degraded(curve: Sequence[dict[str, str]]) -> list[str]:
     """The fused model's NDCG@20 when a share of the values is hidden from it, without training it again."""
     rows: dict[str, dict[str, str]] = {}
@@ -47,9 +52,7 @@ def around(rows: Sequence[dict[str, str]]) -> list[str]:
     """Coverage, diversity, novelty and popularity bias of the lists, beside what users asked for."""
     if not rows:
         return []
-    told = [
-        {"model": NAMES.get(r["model"], r["model"]), **{name: f"{float(r[name]):.3f}" for name in AROUND}} for r in rows
-    ]
+    told = [{"model": named(r["model"]), **{name: f"{float(r[name]):.3f}" for name in AROUND}} for r in rows]
     words = "; ".join(f"*{name}*: {meaning}" for name, meaning in AROUND.items())
     return [f"What lists hold beside hits (the first {rows[0]['k']}). {words}.\n", markdown(told)]
 
@@ -60,6 +63,6 @@ def by_slice(table: Sequence[dict[str, Any]]) -> list[str]:
     rows = []
     for part, words in SLICES.items():
         if ("model", part) in at:
-            means = {NAMES.get(m, m): f"{at[m, part]['mean']:.3f}" for m in SLICED if (m, part) in at}
+            means = {named(m): f"{at[m, part]['mean']:.3f}" for m in SLICED if (m, part) in at}
             rows.append({"slice": words, **means, "users": f"{at['model', part]['n']:,}"})
     return ["NDCG@20 by slices of users, and of the items that they chose:\n", markdown(rows)] if rows else []
