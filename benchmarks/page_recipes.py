@@ -116,8 +116,10 @@ def table(found: dict[str, Any]) -> list[str]:
             if row["model"] in (MAIN, TWO_STAGE) or (row["model"].startswith(ONLY) and name != HOUSE):
                 cells = {head: span(row[key]) if key in row else "–" for head, key in CELLS.items()}
                 lines.append({"model": name_of(row["model"], name), **cells})
-    seeds = max(one["seeds"] for one in found["recipes"].values())
-    how = "of one seed" if seeds == 1 else f"means of {seeds} seeds"
+    counts = {one["seeds"] for name, one in ordered(found) if name != HOUSE}
+    how = "of one seed" if counts == {1} else f"means of {' or '.join(map(str, sorted(counts)))} seeds"
+    house = found["recipes"][HOUSE]["seeds"]
+    how += "" if counts == {house} else f" (the house model: of {house})"
     text = f"Lists for the test users, {how}. New items: ranked among themselves.\n"
     return [text, markdown(lines), ""]
 
