@@ -93,12 +93,16 @@ class Interactions:
         """When each pair was first: (U, I) int64 CSR with the pattern of :meth:`matrix`, or None without times."""
         if self.time is None:
             return None
-        order = np.lexsort((self.time, self.item, self.user))
-        user, item = self.user[order], self.item[order]
-        first = np.append(True, (np.diff(user) != 0) | (np.diff(item) != 0))[: len(order)]
-        starts = np.concatenate([[0], np.cumsum(np.bincount(user[first], minlength=self.n_users))])
-        at = item[first].astype(np.int32)
-        return sparse.csr_matrix((self.time[order][first], at, starts), shape=(self.n_users, self.n_items))
+        first = self.first()
+        starts = np.concatenate([[0], np.cumsum(np.bincount(first.user, minlength=self.n_users))])
+        return sparse.csr_matrix((first.time, first.item.astype(np.int32), starts), shape=(self.n_users, self.n_items))
+
+    def first(self) -> Interactions:
+        """The first of each pair, ordered by user and item; without times any of them."""
+        keys = (self.item, self.user) if self.time is None else (self.time, self.item, self.user)
+        order = np.lexsort(keys)
+        new = (np.diff(self.user[order]) != 0) | (np.diff(self.item[order]) != 0)
+        return self.select(order[np.append(True, new)[: len(order)]])
 
     def select(self, rows: NDArray[Any]) -> Interactions:
         """The interactions at ``rows`` (a boolean mask or positions)."""

@@ -169,6 +169,15 @@ def test_a_task_that_was_not_learnt_is_refused(small_project):
         rank.run(wanted, paths)
 
 
+def test_a_stack_that_is_left_without_a_part_is_refused(small_project):
+    params, paths = small_project
+    train.run(params, paths)
+    stack = {"ranker": {"kind": "stack", "ids": False, "parts": [{"kind": "biases"}, {"kind": "biases"}]}}
+    wanted = params.model_copy(update={"rank": config.Rank.model_validate(stack)})
+    with pytest.raises(ConfigError, match="ranker: a stack without ids: its parts read nothing else"):
+        rank.run(wanted, paths)
+
+
 def test_a_log_without_outcomes_has_no_ranker_and_says_so(small_project):
     params, paths = small_project
     train.run(params, paths)

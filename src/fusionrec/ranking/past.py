@@ -64,13 +64,14 @@ class Past:
 
     def __init__(self, history: Interactions, last: int) -> None:
         self.last = last
-        time = np.zeros(len(history), np.int64) if history.time is None else history.time
-        self.timed = history.time is not None
-        order = _first_made(history.user, history.item, time)
-        self.item: Int64 = history.item[order].astype(np.int64)
+        first = history.first()
+        self.timed = first.time is not None
+        time = np.zeros(len(first), np.int64) if first.time is None else first.time
+        order = np.lexsort((first.item, time, first.user))
+        self.item: Int64 = first.item[order].astype(np.int64)
         self.time: Int64 = time[order]
         self.moments = np.unique(time)
-        self._key = self._keys(history.user[order].astype(np.int64), np.searchsorted(self.moments, self.time))
+        self._key = self._keys(first.user[order].astype(np.int64), np.searchsorted(self.moments, self.time))
 
     def _keys(self, user: Int64, moment: Int64) -> Int64:
         return user * (len(self.moments) + 1) + moment
@@ -101,14 +102,6 @@ class Past:
             place = np.arange(len(row)) - np.searchsorted(row, row)
             items, row = items[place < self.last], row[place < self.last]
         return Bags(items, np.searchsorted(row, np.arange(len(size))).astype(np.int64))
-
-
-def _first_made(user: Int32, item: Int32, time: Int64) -> Int64:
-    """The rows of the first choice of each item by each user, ordered by user, time and item."""
-    order = np.lexsort((time, item, user))
-    again = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
-    kept = order[np.append(True, ~again)[: len(order)]]
-    return kept[np.lexsort((item[kept], time[kept], user[kept]))]
 
 
 def ranges(start: Int64, stop: Int64) -> Int64:

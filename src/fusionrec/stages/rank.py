@@ -113,7 +113,7 @@ def _one(
 ) -> dict[str, str | int | float]:
     """Fit one ranker and save it; returns what the stage's table says of it."""
     curve: list[dict[str, float]] = []
-    ranker, seed, parts = spec.build(params.train.fusion), params.rank.seed, given.shown.parts
+    seed, parts = params.rank.seed, given.shown.parts
     with epochs(f"training ranker {folder.name}") as show:
 
         def watch(epoch: int, values: Mapping[str, float]) -> None:
@@ -121,6 +121,7 @@ def _one(
             show(epoch, values)
 
         try:
+            ranker = spec.build(params.train.fusion)
             known = replace(given.shown.known, items=use, words=given.words)
             ranker.fit(parts["train"], parts["valid"], known, seed=seed, watch=watch)
         except ValueError as error:
