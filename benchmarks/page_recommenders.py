@@ -104,7 +104,8 @@ def recommenders() -> list[str]:
         "shown to differ from the best. A number: the place, by the mean, of a model that the best one beats. "
         "*Validation*: mean Recall@20 there; *epochs*: one number a seed; *seconds*: mean of a fit, of a blend with "
         "its parts. Every fit (curve, validation, ranks of its hits) is kept in `benchmarks/results/units`: "
-        "with unchanged code a command makes its table from them.\n\n"
+        "with unchanged code a command makes its table from them; `python benchmarks/kept.py` makes all of them once "
+        "more in seconds, whatever code has changed since, and says where one is not as it is written.\n\n"
         f"The house model here is a blend whose parts each set's heading names. {DEFAULT}\n"
     )
     return ["## Recommenders on public sets\n", text, *out] if out else []

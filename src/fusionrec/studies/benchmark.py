@@ -41,7 +41,8 @@ CUT = ("ended ", "TimeoutError: not done")
 @dataclass(frozen=True)
 class Effort:
     """``trials`` points a model, unless it brings its own number (0: every spec as it is), ``seeds`` fits for the test,
-    ``minutes`` for a unit, ``jobs`` units side by side. ``any_code``: use stored units of other code too."""
+    ``minutes`` for a unit, ``jobs`` units side by side. ``any_code``: use stored units of other code too; ``compute``:
+    else a unit that is not stored is refused."""
 
     trials: int = 0
     seeds: int = 5
@@ -49,6 +50,7 @@ class Effort:
     jobs: int = 1
     test_selected: bool = False
     any_code: bool = False
+    compute: bool = True
     grace: float = GRACE
 
 
@@ -80,7 +82,7 @@ def run(
         raise ConfigError(f"{folder.name}: no user has a test positive: there is nothing to compare")
     state = units / bench.digest[:16]
     threads = max(len(os.sched_getaffinity(0)) // effort.jobs, 1)
-    runner = Runner(folder, rules, state, effort.minutes, threads, effort.grace, effort.any_code, say)
+    runner = Runner(folder, rules, state, effort.minutes, threads, effort.grace, effort.any_code, effort.compute, say)
     with alone(state), ThreadPoolExecutor(effort.jobs) as pool:
         try:
             choices = list(pool.map(lambda who: choose(runner, who, effort.trials, bench.known.digest), models))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionrec.data.files import write_json
+from fusionrec.errors import ConfigError
 from fusionrec.studies.contestants import Contestant
 from fusionrec.studies.protocol import Rules
 from fusionrec.studies.space import digest
@@ -31,7 +32,9 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLAR
 
 @dataclass
 class Runner:
-    """Runs units of one folder under some rules; ``state`` is where they are kept. Safe to use from several threads."""
+    """Runs units of one folder under some rules; ``state`` is where they are kept. Safe to use from several threads.
+
+    ``any_code``: use stored units of other code too; ``compute``: else a unit that is not stored is refused."""
 
     folder: Path
     rules: Rules
@@ -40,6 +43,7 @@ class Runner:
     threads: int = 1
     grace: float = GRACE
     any_code: bool = False
+    compute: bool = True
     say: Callable[[str], None] = lambda text: None
     computed: int = 0
     _live: set[subprocess.Popen[bytes]] = field(default_factory=set)
@@ -47,7 +51,9 @@ class Runner:
     _stopped: bool = False
 
     def run(self, who: Contestant, what: str, seed: int) -> dict[str, Any]:
-        """The result of one unit, ``what`` in valid, test; from its file where it is there. Look at ``status``."""
+        """The result of one unit, ``what`` in valid, test; from its file where it is there. Look at ``status``.
+
+        Raises ConfigError where it is not there and not to be computed."""
         sections = who.sections()
         identity = {"model": sections, "seed": seed, "what": what, "rules": self.rules.model_dump(mode="json")}
         code = self.code(who)
@@ -55,6 +61,8 @@ class Runner:
         name = f"{what}-{seed}-{digest(sections)[:16]}"
         path = folder / f"{name}.json"
         kept = self._kept(path, code)
+        if kept is None and not self.compute:
+            raise ConfigError(f"{who.label}: {what} with seed {seed} is not among the kept units: found no {path}")
         if kept is None:
             (folder / f"{name}.log").parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             job = {
