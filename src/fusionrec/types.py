@@ -49,6 +49,8 @@ class Columns:
 
 
 EVENTS = ("impression", "view", "click", "cart", "purchase", "like", "rating", "ad_click")
+LARGEST = 1e12
+"""No larger number stands in a vector: sums of products of such are still float32."""
 
 
 def item_order(ids: Iterable[str]) -> list[str]:
@@ -159,16 +161,19 @@ class ItemSet:
         return np.stack([self.present[m] for m in self.modalities], axis=1)
 
     def check_finite(self) -> None:
-        """Refuse NaN and infinities in what an item has (what is masked may hold anything): ValueError."""
+        """Refuse NaN, infinities and numbers beyond ``LARGEST`` in what an item has (what is masked may hold anything):
+        ValueError."""
         for name in self.modalities:
             x = self.features[name]
             if x.size == 0:
                 continue
-            bad = np.flatnonzero(~(np.isfinite(x.min(axis=1)) & np.isfinite(x.max(axis=1))) & self.present[name])
+            usual = (x.min(axis=1) >= -LARGEST) & (x.max(axis=1) <= LARGEST)
+            bad = np.flatnonzero(~usual & self.present[name])
             if len(bad):
                 raise ValueError(
-                    f"modality {name!r}: {len(bad)} of {int(self.present[name].sum())} items have non-finite vectors "
-                    f"(the first is of {self.ids[bad[0]]!r}); embed them again, or mark the items as lacking it"
+                    f"modality {name!r}: {len(bad)} of {int(self.present[name].sum())} items have non-finite vectors or "
+                    f"numbers beyond {LARGEST:g} (the first is of {self.ids[bad[0]]!r}); embed or scale them again, or "
+                    "mark the items as lacking it"
                 )
 
     def without(self, *names: str) -> ItemSet:

@@ -185,3 +185,17 @@ def test_a_mask_that_is_none_of_this_catalogue_is_refused(kind: str, mask: str) 
     given = {"short": np.ones(n - 1, bool), "long": np.ones(n + 1, bool), "rows": np.array([3, 1, 2])}[mask]
     with pytest.raises(ValueError, match=rf"expected bool of shape \({n},\)"):
         model.recommend(asked_of(data), K, given)
+
+
+@pytest.mark.parametrize("value", [1e6, 1e12, 1e19, 1e30, -3e38])
+def test_huge_vectors_are_answered_or_refused_by_name(kind: str, value: float) -> None:
+    data = world(PLENTY, 9, 13, [(0, 7)], text=drawn(13), image=partly(13, 3, slice(1, 13, 2)))
+    image = data.items.features["image"].copy()
+    image[[3, 5], 1] = value
+    huge = replace(data, items=replace(data.items, features={**data.items.features, "image": image}))
+    try:
+        model = fitted(kind, huge)
+    except ValueError as error:
+        assert "image" in str(error) and "'i3'" in str(error), error
+        return
+    check(model, huge, asked_of(huge))
