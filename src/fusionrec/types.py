@@ -171,9 +171,9 @@ class ItemSet:
             bad = np.flatnonzero(~usual & self.present[name])
             if len(bad):
                 raise ValueError(
-                    f"modality {name!r}: {len(bad)} of {int(self.present[name].sum())} items have non-finite vectors or "
-                    f"numbers beyond {LARGEST:g} (the first is of {self.ids[bad[0]]!r}); embed or scale them again, or "
-                    "mark the items as lacking it"
+                    f"modality {name!r}: {len(bad)} of {int(self.present[name].sum())} items have non-finite vectors "
+                    f"or numbers beyond {LARGEST:g} (the first is of {self.ids[bad[0]]!r}); embed or scale them again, "
+                    "or mark the items as lacking it"
                 )
 
     def without(self, *names: str) -> ItemSet:

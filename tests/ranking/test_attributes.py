@@ -52,6 +52,15 @@ def test_what_the_coding_never_met_reads_as_unknown() -> None:
     assert all(codes.max() < found.sizes[name] for name, codes in found.codes.items())
 
 
+def test_a_column_that_has_turned_into_lists_reads_as_unknown() -> None:
+    ids = ["a", "b"]
+    coding = Coding.learn(pl.DataFrame({"user_id": ids, "region": ["south", "north"], "age": [30, 20]}), ids, 1)
+    lists = pl.DataFrame({"user_id": ids, "region": [["south"], ["north"]], "age": [[30], [20]]})
+    assert {name: codes.tolist() for name, codes in coding.of(lists, ids).codes.items()} == {
+        "age": [0, 0], "region": [0, 0]
+    }  # fmt: skip
+
+
 def test_another_user_changes_no_code() -> None:
     users = pl.DataFrame({"user_id": ["a", "b", "z"], "region": ["m", "n", "a"], "age": [1, 2, 1000]})
     one, other = learnt(users, ["a", "b"]), learnt(users.head(2), ["a", "b"])

@@ -61,14 +61,13 @@ class Coding:
         codes: dict[str, Int32] = {}
         sizes: dict[str, int] = {}
         for name, cuts in self.edges.items():
-            column = known[name] if name in known.columns else pl.Series([None] * len(ids))
-            column = column.cast(pl.Float64, strict=False).fill_nan(None)  # a text that is no number is unknown
+            column = single(known, name).cast(pl.Float64, strict=False)  # a text that is no number is unknown
+            column = column.fill_nan(None)
             step = np.searchsorted(np.array(cuts), column.fill_null(0).to_numpy(), side="right") + 1
             codes[name] = np.where(column.is_null().to_numpy(), 0, step).astype(np.int32)
             sizes[name] = len(cuts) + 2
         for name, texts in self.values.items():
-            column = known[name] if name in known.columns else pl.Series([None] * len(ids))
-            codes[name] = coded(column.cast(pl.String), texts).astype(np.int32)
+            codes[name] = coded(single(known, name).cast(pl.String), texts).astype(np.int32)
             sizes[name] = len(texts) + 1
         names = sorted(codes)
         return UserSet(tuple(ids), {name: codes[name] for name in names}, {name: sizes[name] for name in names})
@@ -95,6 +94,13 @@ def rows_of(users: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
     return order.join(
         users.unique(C.USER, keep="first", maintain_order=True), on=C.USER, how="left", maintain_order="left"
     )
+
+
+def single(known: pl.DataFrame, name: str) -> pl.Series:
+    """The column of that name; all null where there is none, or one of lists where single values were learnt."""
+    if name in known.columns and not known[name].dtype.is_nested():
+        return known[name]
+    return pl.Series([None] * known.height, dtype=pl.String)
 
 
 def coded(values: pl.Series, names: Sequence[str]) -> np.ndarray:
