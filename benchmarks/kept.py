@@ -11,13 +11,12 @@ _GOWALLA say.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmrec_folders import SETS, folder, variable
+from mmrec_folders import SETS, folders
 from recommenders import RESULTS, read
 
 from fusionrec.errors import DataRejected, FusionrecError
@@ -81,12 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [name for name in told.sets if name not in SETS]:
         parser.error(f"unknown: {', '.join(unknown)}; sets {', '.join(SETS)}")
     wrong = 0
-    for name in told.sets or SETS:
-        if not os.environ.get(variable(name)):
-            print(f"{name}: skipped, {variable(name)} is not set")
-            continue
-        place = folder(name)
-        assert place is not None
+    for name, place in folders(told.sets):
         for part, stored in read(name).get("parts", {}).items():
             try:
                 made, found = once_more(place, stored)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,16 @@ def folder(name: str) -> Path | None:
                 published(Path(source), whole, FEATURES[name])
             shutil.move(whole, place / name)
     return place / name
+
+
+def folders(names: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """``names``, all sets where none is named, with their folders; a set whose variable is not set is told and left."""
+    for name in names or SETS:
+        place = folder(name)
+        if place is None:
+            print(f"{name}: skipped, {variable(name)} is not set")
+        else:
+            yield name, place
 
 
 def published(source: Path, out: Path, features: Mapping[str, str]) -> None:
@@ -85,9 +95,8 @@ def write_log(log: pl.DataFrame, out: Path) -> None:
 
 
 def main() -> None:
-    for name in SETS:
-        found = folder(name)
-        print(f"{name}: {found}" if found else f"{name}: skipped, {variable(name)} is not set")
+    for name, place in folders(()):
+        print(f"{name}: {place}")
 
 
 if __name__ == "__main__":

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmrec_folders import SETS, folder, variable
+from mmrec_folders import SETS, folders, variable
 from workspace import ROOT, about
 
 from fusionrec.data.files import write_json
@@ -180,12 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = [s for s in told.sets if s not in SETS] + [p for p in told.parts if p not in PARTS]
     if unknown:
         parser.error(f"unknown: {', '.join(unknown)}; sets {', '.join(SETS)}; parts {', '.join(PARTS)}")
-    for name in told.sets or SETS:
-        if not os.environ.get(variable(name)):
-            print(f"{name}: skipped, {variable(name)} is not set")
-            continue
-        place = folder(name)
-        assert place is not None
+    for name, place in folders(told.sets):
         try:
             for part in (part for part in PARTS if part in told.parts):  # main first
                 measure(name, place, part, told)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import kept
+import mmrec_folders
 import pytest
 import recommenders
 
@@ -35,8 +36,7 @@ def asked(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, place = made
     for module in (kept, recommenders):
         monkeypatch.setattr(module, "RESULTS", place)
-        monkeypatch.setattr(module, "folder", lambda name: folder)
-    monkeypatch.setenv("FUSIONREC_TIKTOK", str(folder))
+    monkeypatch.setattr(mmrec_folders, "folder", lambda name: folder)
     return place
 
 

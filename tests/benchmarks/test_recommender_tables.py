@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mmrec_folders
 import pytest
 import recommenders
 
@@ -35,12 +36,10 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[st
     monkeypatch.setattr(recommenders.benchmark, "run", run)
     monkeypatch.setattr(recommenders.benchmark, "rows_for_people", lambda found: [])
     monkeypatch.setattr(recommenders, "RESULTS", tmp_path)
-    monkeypatch.setattr(recommenders, "folder", lambda name: tmp_path)
+    monkeypatch.setattr(mmrec_folders, "folder", lambda name: tmp_path if name != "gowalla" else None)
     specs = ", ".join(f"{label}: {{kind: {label}}}" for label in BASE)
     (tmp_path / "specs.yaml").write_text(f"{{{specs}}}")
     monkeypatch.setattr(recommenders, "SPECS", tmp_path / "specs.yaml")
-    for name in ("TIKTOK", "LFM2K", "ML1M"):
-        monkeypatch.setenv(f"FUSIONREC_{name}", str(tmp_path))
     return made
 
 
