@@ -1,26 +1,29 @@
-"""Every written table of recommenders.py once more, from the units that are kept, in seconds: is it what is written?
+"""Every written table of recommenders.py and parity.py once more, from the units that are kept: is it what is written?
 
     python benchmarks/kept.py [SET ...]
 
-Units of older code count: nothing is computed and nothing is written. The validation units of a search must say what
-its trials say and choose what was chosen; the table made of the test units must have the same means, intervals and
-places. Where something differs it is told and the end is 3. The sets lie where FUSIONREC_TIKTOK, _LFM2K, _ML1M and
-_GOWALLA say.
+Units of older code count: nothing is computed and nothing is written, so it takes seconds. The validation units of a
+search must say what its trials say and choose what was chosen; the table made of the test units must have the same
+means, intervals and places. Where something differs it is told and the end is 3. The sets lie where FUSIONREC_TIKTOK,
+_LFM2K, _ML1M and _GOWALLA say.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import page_source
+import parity
 from mmrec_folders import SETS, folders
 from recommenders import RESULTS, read
 
-from fusionrec.errors import DataRejected, FusionrecError
-from fusionrec.studies import benchmark, contestants
+from fusionrec.errors import ConfigError, DataRejected, FusionrecError
+from fusionrec.studies import benchmark, contestants, protocol
 from fusionrec.studies.benchmark import Effort
 from fusionrec.studies.contestants import Contestant
 from fusionrec.studies.protocol import Rules
@@ -61,6 +64,23 @@ def chosen_otherwise(runner: Runner, who: Contestant, entry: Mapping[str, Any]) 
         yield from differences(entry["chosen"], Contestant(who.label, best, who.fusion).sections(), "chosen")
 
 
+def parity_once_more(place: Path, stored: Mapping[str, Any]) -> list[str]:
+    """What of the comparison with the reference's code is not as it is written. Raises ConfigError as above, and where
+    a run of the reference is not there."""
+    state = RESULTS / "units" / protocol.load(place, Rules()).digest[:16]
+    runner = Runner(place, Rules(), state, parity.MINUTES, any_code=True, compute=False)
+    found: list[str] = []
+    for row in stored["rows"]:
+        kind, counts = row["model"], {side: len(row[side]["seeds"]) for side in ("ours", "reference")}
+        mine = [parity.ours(runner, kind, seed) for seed in range(counts["ours"])]
+        theirs = [sorted((state / "mmrec").glob(f"{kind}-{seed}-*.json")) for seed in range(counts["reference"])]
+        if any(len(files) != 1 for files in theirs):
+            raise ConfigError(f"{kind}: not one run of the reference a seed among the kept units in {state / 'mmrec'}")
+        peer = [json.loads(path.read_text(encoding="utf-8")) for (path,) in theirs]
+        found += [f"{kind}: {text}" for text in differences(row, parity.row(kind, mine, peer), "parity")]
+    return found
+
+
 def differences(old: Any, new: Any, where: str) -> Iterator[str]:
     """A line for every value that is another one. JSON has lists for tuples."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
@@ -80,19 +100,26 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown := [name for name in told.sets if name not in SETS]:
         parser.error(f"unknown: {', '.join(unknown)}; sets {', '.join(SETS)}")
     wrong = 0
-    for name, place in folders(told.sets):
-        for part, stored in read(name).get("parts", {}).items():
-            try:
+    try:
+        for name, place in folders(told.sets):
+            for part, stored in read(name).get("parts", {}).items():
                 made, found = once_more(place, stored)
-            except FusionrecError as error:
-                print(f"error: {name}, {part}: {error}", file=sys.stderr)
-                return error.exit_code
-            for row in benchmark.rows_for_people(made):
-                print(row)
-            print(f"{name}, {part}: {'as written' if not found else f'{len(found)} values differ'}")
-            print(*found[:10], sep="\n", end="\n" if found else "")
-            wrong += bool(found)
+                for row in benchmark.rows_for_people(made):
+                    print(row)
+                wrong += said(f"{name}, {part}", found)
+            if name == parity.SET and (stored := page_source.read("parity")):
+                wrong += said(f"{name}, parity", parity_once_more(place, stored))
+    except FusionrecError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     return DataRejected.exit_code if wrong else 0
+
+
+def said(table: str, found: Sequence[str]) -> bool:
+    """Tell what differs; whether anything does."""
+    print(f"{table}: {f'{len(found)} values differ' if found else 'as written'}")
+    print(*found[:10], sep="\n", end="\n" if found else "")
+    return bool(found)
 
 
 if __name__ == "__main__":

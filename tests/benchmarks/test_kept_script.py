@@ -9,6 +9,7 @@ from typing import Any
 
 import kept
 import mmrec_folders
+import page_source
 import pytest
 import recommenders
 
@@ -34,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture
 def asked(made: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     folder, place = made
-    for module in (kept, recommenders):
+    for module in (kept, recommenders, page_source):
         monkeypatch.setattr(module, "RESULTS", place)
     monkeypatch.setattr(mmrec_folders, "folder", lambda name: folder)
     return place
@@ -99,3 +100,13 @@ def test_a_unit_that_is_not_there_is_not_computed(
     assert "item_knn: test with seed 0 is not among the kept units" in capsys.readouterr().err
     assert not path.exists()
     (tmp_path / path.name).rename(path)
+
+
+def test_a_comparison_whose_trainings_are_not_there_is_refused(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"model": "lightgcn", "ours": {"seeds": [0.1]}, "reference": {"seeds": [0.1]}}
+    write_json(asked / "parity.json", {"rows": [row]})
+    try:
+        assert kept.main(["tiktok"]) == 78
+    finally:
+        (asked / "parity.json").unlink()
+    assert "lightgcn: test with seed 0 is not among the kept units" in capsys.readouterr().err
