@@ -83,7 +83,7 @@ WORLDS: dict[str, Callable[[], w.World]] = {
     ),
     "vectors that tell nothing": lambda: world(
         PLENTY, 9, 13, [(0, 7)], text=(np.ones((13, 4)), ALL), image=(np.zeros((13, 3)), ALL),
-        audio=(drawn(13, 5)[0] * np.where(np.arange(13)[:, None] % 2, 1e15, 1e-15), ALL),
+        audio=(drawn(13, 5)[0] * np.where(np.arange(13)[:, None] % 2, 1e11, 1e-11), ALL),
     ),
 }  # fmt: skip
 
