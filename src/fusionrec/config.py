@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
-from pydantic_core import PydanticUndefined
 
 from fusionrec.data.sources import AnySource
 from fusionrec.data.split import AnySplit
@@ -20,17 +16,14 @@ from fusionrec.embeddings.engines import AnyEngine
 from fusionrec.embeddings.engines.local import Local
 from fusionrec.errors import ConfigError
 from fusionrec.fusion import AnyFusion
-from fusionrec.kinds import told_apart_by
 from fusionrec.modalities import AnyModality
 from fusionrec.monitoring.spec import Monitor
+from fusionrec.problems import explain, read_yaml
 from fusionrec.ranking import AnyRanker
 from fusionrec.ranking.dcn_v2 import DCNv2
 from fusionrec.ranking.rerankers import AnyReranker
 from fusionrec.recommenders import AnyRetriever
 from fusionrec.types import Spec
-
-MOST_NAMES = 12
-"""Names that a message lists."""
 
 
 class GateRules(Spec):
@@ -176,29 +169,29 @@ class Params(Spec):
     monitor: Monitor = Monitor()
 
 
-def load(path: Path, overrides: Mapping[str, Any] | None = None) -> Params:
-    """Read and validate params.yaml; ``overrides`` maps dotted keys to values (``{"train.seed": 3}``).
+def load(path: Path, overrides: Mapping[str, Any] | None = None, *, whole: bool = False) -> Params:
+    """Read and validate params.yaml; ``overrides`` maps dotted keys to values (``{"train.seed": 3}``). ``whole``: the
+    pipeline shall run, so :data:`WRITTEN` must be there.
 
     Raises ConfigError with one line per problem: key, found, expected, alternatives.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path.name} not found in {path.parent}") from None
     except OSError as error:
         raise ConfigError(f"{path.name} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name} is not UTF-8: byte {error.start}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{path.name} is not valid YAML: {at}{why}") from None
+    try:
+        raw = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{path.name} is not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path.name} must be a mapping of sections, found {type(raw).__name__}")
     for key, value in (overrides or {}).items():
         set_key(raw, key, value)
-    return parse(raw, path.name, for_dvc=True)
+    return parse(raw, path.name, for_dvc=True, whole=whole)
 
 
 def set_key(raw: dict[str, Any], dotted: str, value: Any) -> None:
@@ -211,23 +204,35 @@ def set_key(raw: dict[str, Any], dotted: str, value: Any) -> None:
     raw[last] = value
 
 
-def parse(raw: Mapping[str, Any], name: str = "params.yaml", *, for_dvc: bool = False) -> Params:
+def parse(raw: Mapping[str, Any], name: str = "params.yaml", *, for_dvc: bool = False, whole: bool = False) -> Params:
     """Validate a mapping; ``${VARIABLE}`` in strings is taken from the environment.
 
-    ``for_dvc``: also what has a default must be there where dvc.yaml looks for it in the file.
+    ``for_dvc``: also encoders that have a default must be there; ``whole``: and all that dvc.yaml looks for there.
     """
     problems: list[str] = []
     expanded = _expand(raw, problems)
     try:
         params = Params.model_validate(expanded)
     except ValidationError as error:
-        problems += explain(error)
+        problems += explain(error, Params)
     else:
         problems += _unwritten(raw, params) if for_dvc else ()
+        problems += _absent(raw) if whole else ()
     if problems:
         lines = "\n".join(f"  {line}" for line in problems)
         raise ConfigError(f"{name} has {len(problems)} problem(s):\n{lines}") from None
     return params
+
+
+WRITTEN = {
+    "gate": "{}",
+    "positives": "{}",
+    "modalities": "{}",
+    "evaluate": "{}",
+    "train.fusion.kind": "concat",
+    "rank.ranker.kind": "dcn_v2",
+}
+"""What has a default and must be in params.yaml all the same, for dvc.yaml looks for it there; with that default."""
 
 
 def _unwritten(raw: Mapping[str, Any], params: Params) -> Iterator[str]:
@@ -236,6 +241,22 @@ def _unwritten(raw: Mapping[str, Any], params: Params) -> Iterator[str]:
         if "encoder" not in raw["modalities"][name]:
             kind = modality.encoder.kind
             yield f"modalities.{name}.encoder: required key is missing; write encoder: {{kind: {kind}}}"
+
+
+def _absent(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Which of :data:`WRITTEN` are not in the file."""
+    for key, default in WRITTEN.items():
+        here: Any = raw
+        for part in key.split("."):
+            here = here.get(part) if isinstance(here, Mapping) else None
+        if here is None:
+            yield f"{key}: required key is missing; write {nested(key, default)}"
+
+
+def nested(key: str, value: str) -> str:
+    """``a.b``, ``v`` -> ``a: {b: v}``."""
+    first, *rest = key.split(".")
+    return f"{first}: {'{' + nested('.'.join(rest), value) + '}' if rest else value}"
 
 
 def _expand(value: Any, missing: list[str], where: str = "") -> Any:
@@ -250,106 +271,3 @@ def _expand(value: Any, missing: list[str], where: str = "") -> Any:
             else:
                 value = value.replace(f"${{{variable}}}", os.environ[variable])
     return value
-
-
-def explain(error: ValidationError) -> Iterator[str]:
-    """One line per problem of a validation error: where, what was found, what is expected, the nearest name."""
-    told: set[str] = set()
-    for problem in error.errors():
-        where, model, plain_union = _walk(problem["loc"])
-        context, found = problem.get("ctx", {}), _short(problem["input"])
-        match problem["type"]:
-            case "union_tag_invalid":
-                kinds = re.findall(r"'([^']*)'", str(context["expected_tags"]))
-                tag, key = str(context["tag"]), str(context["discriminator"]).strip("'")
-                line = f"{where}.{key}: unknown {key} {tag!r}; choose one of {_some(tag, kinds)}{_nearest(tag, kinds)}"
-            case "union_tag_not_found":
-                key = str(context["discriminator"]).strip("'")
-                line = f"{where}: add a line '{key}: ...' that says which one is meant"
-            case "extra_forbidden":
-                known = list(model.model_fields) if model else []
-                line = f"{where}: unknown key{_nearest(str(problem['loc'][-1]), known)}"
-                line += f"; known keys are {', '.join(known)}" if known else ""
-            case "missing":
-                line = f"{where}: required key is missing"
-            case "model_type" | "model_attributes_type" | "dict_type":
-                line = f"{where}: expected a section (keys with values), found {found}"
-            case "value_error":  # the message of a validator says what it found
-                message = problem["msg"].removeprefix("Value error, ")
-                line = f"{where}: {message}" if where else message
-            case _:
-                choices = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-                hint = _nearest(str(problem["input"]), choices)
-                line = f"{where}: {problem['msg']} (found {found}){hint}"
-        if not plain_union or where not in told:  # `int | str` reports every alternative; one is enough
-            yield "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)  # a problem stays one line
-        told.add(where)
-
-
-def _some(word: str, names: Sequence[str]) -> str:
-    """The names, of many those that are most like the word: a line that nobody reads helps nobody."""
-    if len(names) <= MOST_NAMES:
-        return ", ".join(names)
-    near = get_close_matches(word, names, MOST_NAMES, cutoff=0)
-    return f"{', '.join(near)} and {len(names) - len(near)} more"
-
-
-def _nearest(word: str, names: Sequence[str]) -> str:
-    near = get_close_matches(word, names, 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _walk(loc: Sequence[Any]) -> tuple[str, type[Spec] | None, bool]:
-    """An error's location as dotted keys of the file, the section that the last key lies in, and whether an
-    alternative of a plain union (``int | str``) was passed on the way.
-
-    pydantic puts the chosen kind of a union into the location; the file has no such key.
-    """
-    here: Any = Params
-    section: type[Spec] | None = None
-    keys: list[str] = []
-    plain_union = False
-    for part in loc:
-        if part == "[key]":  # the problem is the key itself, which came before
-            continue
-        options = _options(here)
-        specs = [o for o in options if isinstance(o, type) and issubclass(o, Spec)]
-        section = None
-        if len(specs) > 1 or (specs and _is_base(specs[0])):  # the part is a kind
-            variants = specs if len(specs) > 1 else _below(specs[0])
-            here = next((v for v in variants if v.model_fields[told_apart_by(v)].default == part), None)
-            continue
-        if specs:
-            section = specs[0]
-            field = section.model_fields.get(str(part))
-            here = field.annotation if field else None
-        elif options and get_origin(options[0]) in (dict, tuple, list):
-            here = [a for a in get_args(options[0]) if a is not Ellipsis][-1]
-        elif len(options) > 1:
-            plain_union = True
-            continue
-        keys.append(str(part))
-    return ".".join(keys), section, plain_union
-
-
-def _options(annotation: Any) -> list[Any]:
-    """The alternatives of a type: unions and Annotated opened, None left out."""
-    if get_origin(annotation) is Annotated:
-        return _options(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return [o for a in get_args(annotation) if a is not type(None) for o in _options(a)]
-    return [annotation]
-
-
-def _is_base(spec: type[Spec]) -> bool:
-    """Whether a spec stands for its subclasses (a component that takes another one as a parameter)."""
-    return "kind" in spec.model_fields and spec.model_fields["kind"].default is PydanticUndefined
-
-
-def _below(spec: type[Spec]) -> list[type[Spec]]:
-    return [s for child in spec.__subclasses__() for s in (child, *_below(child))]

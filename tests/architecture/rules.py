@@ -12,7 +12,7 @@ SRC = ROOT / "src" / "fusionrec"
 
 # Low to high; names on one line are one layer. A module may import its own layer and those before it.
 LAYERS = [
-    {"errors", "types", "paths", "kinds", "threads"},
+    {"errors", "types", "paths", "kinds", "problems", "threads"},
     {"privacy"},
     {"media"},
     {"data"},

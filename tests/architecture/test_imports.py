@@ -54,7 +54,12 @@ json.dump({
 
 def watched(names: list[str], cwd: Path) -> dict[str, list[str]]:
     """Import modules in a fresh interpreter in an empty folder and say what that did."""
-    environment = {**os.environ, "HOME": str(cwd), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(rules.ROOT)}
+    environment = {
+        **os.environ,
+        "HOME": str(cwd),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(rules.ROOT / "src"),
+    }
     code = WATCH.replace("NAMES", repr(names))
     done = subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

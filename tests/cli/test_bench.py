@@ -47,12 +47,37 @@ def test_a_folder_gives_a_table_and_a_file(place: Path, capsys: pytest.CaptureFi
         (["planted", "--models", "popularty"], 78, "did you mean 'popularity'?"),
         (["planted", "--models", "popularity", "--missing", "1.5"], 2, "--missing: "),
         (["planted", "--models", "popularity", "--out", "no/such/r.json"], 2, "--out: "),
-        (["planted"], 78, "a benchmark needs models"),
+        (["planted", "--models", "popularity", "--out", "planted/planted.inter"], 2, "lies in the folder that is read"),
+        (["planted"], 2, "name the models to compare: --models"),
+        (
+            ["planted", "--spec", "twice.yaml"],
+            78,
+            "cannot be read: line 2, column 1: found the key 'a' twice",
+        ),
+        (["planted", "--spec", "key.yaml"], 78, "a: retriever.neighbour: unknown key (did you mean 'neighbours'?)"),
+        (["planted", "--spec", "fusion.yaml"], 78, "a: fusion.kind: unknown kind 'atention'"),
+        (["planted", "--models", "item_knn", "--trials", "2", "--join", "--missing", "2"], 2, "--missing: "),
     ],
 )
 def test_what_is_wrong_is_said(
     place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
 ) -> None:
-    folders.write(place / "planted")
+    folder = folders.write(place / "planted")
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+    (place / "twice.yaml").write_text("a: {kind: ease}\na: {kind: bpr}\n")
+    (place / "key.yaml").write_text("a: {kind: item_knn, neighbour: 3}\n")
+    (place / "fusion.yaml").write_text("a: {retriever: {kind: two_tower}, fusion: {kind: atention}}\n")
     assert cli.main(["bench", *arguments]) == code
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
     assert message in capsys.readouterr().err
+
+
+def test_nobody_to_choose_or_to_test_by_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = folders.write(place / "planted") / "planted.inter"
+    whole = log.read_text()
+    log.write_text(whole.replace("\t1\n", "\t0\n"))
+    assert cli.main(["bench", "planted", "--models", "item_knn", "--trials", "2"]) == 3
+    assert "planted: no user has a validation positive (x_label 1), by which item_knn would" in capsys.readouterr().err
+    log.write_text(whole.replace("\t2\n", "\t0\n"))
+    assert cli.main(["bench", "planted", "--models", "item_knn"]) == 3
+    assert "planted: no user has a test positive: there is nothing to compare; found" in capsys.readouterr().err

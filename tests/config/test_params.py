@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fusionrec import config
 from fusionrec.errors import ConfigError
+from fusionrec.stages import STAGES
 
 GOOD: dict[str, Any] = {
     "source": {"kind": "folder", "root": "shop"},
@@ -40,6 +41,35 @@ def problems(changes: dict[str, Any]) -> list[str]:
     head, *lines = message.splitlines()
     assert head == f"params.yaml has {len(lines)} problem(s):"
     return [line.strip() for line in lines]
+
+
+def test_what_dvc_looks_for_in_the_file_must_be_there(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(GOOD))
+    with pytest.raises(ConfigError) as told:
+        config.load(file, whole=True)
+    lines = [line.strip() for line in str(told.value).splitlines()[1:]]
+    assert lines == [
+        "gate: required key is missing; write gate: {}",
+        "positives: required key is missing; write positives: {}",
+        "evaluate: required key is missing; write evaluate: {}",
+        "rank.ranker.kind: required key is missing; write rank: {ranker: {kind: dcn_v2}}",
+    ]
+    file.write_text(yaml.safe_dump(GOOD) + "\n".join(line.partition("write ")[2] for line in lines))
+    assert config.load(file, whole=True).train.baselines[0].kind == "ease"
+
+
+def test_the_sections_that_stages_depend_on_are_those_that_must_be_there() -> None:
+    sections = {key.partition(".")[0] for stage in STAGES.values() for key in stage.params}
+    required = {name for name, field in config.Params.model_fields.items() if field.is_required()}
+    assert sections <= required | {key.partition(".")[0] for key in config.WRITTEN}
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("gate: {}\nsplit: {kind: given}\ngate: {min_items: 3}\n")
+    with pytest.raises(ConfigError, match="not valid YAML: line 3, column 1: found the key 'gate' twice"):
+        config.load(file)
 
 
 def test_a_good_file_is_accepted_and_frozen() -> None:

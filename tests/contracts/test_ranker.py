@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 from fusionrec.kinds import members
 from fusionrec.ranking import AnyRanker
 from fusionrec.ranking.base import Impressions, Known, Ranker, RankerSpec, UserSet, Words
+from fusionrec.ranking.heads import AnyHead
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.recommenders.recommender import Recommender
 from fusionrec.types import Requests
@@ -36,7 +37,7 @@ SPECS: dict[str, RankerSpec] = {
 }
 HEADS = {
     f"deepfm, {head}": SPECS["deepfm"].model_validate({"tasks": TASKS, "head": {"kind": head}, "training": QUICK})
-    for head in ("mmoe", "esmm")
+    for head in sorted(cls.model_fields["kind"].default for cls in members(AnyHead))
 }
 SPECS |= HEADS | {
     "deepfm, own words": SPECS["deepfm"].model_validate({"tasks": TASKS, "own_words": True, "training": QUICK})

@@ -283,7 +283,7 @@ print([[e, {k: repr(v) for k, v in row.items()}] for e, row in curve])
 @pytest.mark.parametrize("where, newest", [("tensors", 2), ("counters", 2), ("rename", 3)])
 def test_x04_killed_in_the_middle_of_a_checkpoint(where: str, newest: int, tmp_path: Path, repository: Path) -> None:
     """kill -9 while the third checkpoint is written: the newest complete one is used, and the end is the same."""
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(repository / "src"), str(repository)))}
 
     def child(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", KILLED, *arguments, str(tmp_path)]

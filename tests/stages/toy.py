@@ -79,6 +79,10 @@ train:
   retriever: {kind: ease}
   fusion: {kind: concat}
   seed: 0
+gate: {}
+positives: {}
+rank: {ranker: {kind: dcn_v2}}
+evaluate: {}
 """
 
 

@@ -41,6 +41,10 @@ def run(
     from fusionrec.studies.protocol import Rules
 
     out_file(out)
+    if out is not None and folder.resolve() in out.resolve().parents:
+        raise UsageError(f"--out: {out} lies in the folder that is read; name a file elsewhere")
+    if not models and spec is None:
+        raise UsageError("name the models to compare: --models ease,mgcn for kinds, --spec FILE for parameters")
     try:
         wanted = Rules(**rules)
     except ValidationError as error:

@@ -46,12 +46,16 @@ def bench(
     trials: Annotated[int, typer.Option(min=0, help="points tried on validation for each model; 0: as given")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="fits of each model for the test")] = 5,
     minutes: Annotated[
-        float, typer.Option(min=0.01, help="a training that takes longer is cut short, and so called")
+        float,
+        typer.Option(min=0.01, help="a training that takes longer ends after its epoch, and is so called"),
     ] = 15,
     jobs: Annotated[int, typer.Option(min=1, help="units side by side; the cores are shared out")] = 1,
     missing: Annotated[float, typer.Option(help="share of the (item, modality) cells that is hidden")] = 0.0,
     cold: Annotated[float, typer.Option(help="share of the items that is removed from train")] = 0.0,
-    join: Annotated[float, typer.Option(help="join train and validation, hold this share for validation")] = 0.0,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="train on train and validation, but for a drawn pair of each user"),
+    ] = False,
     test_selected: Annotated[
         bool, typer.Option("--test-selected", help="also tell what choosing on the test set would have given")
     ] = False,

@@ -24,7 +24,7 @@ def plan() -> None:
     from fusionrec.stages import planning
 
     paths = project()
-    params = params_of(paths)
+    params = params_of(paths, whole=True)
     _need_source(paths, params)
     found = planning.plan(params, paths)
     say("rows: " + ", ".join(f"{name} {count:,}" for name, count in found.rows.items()))
@@ -64,7 +64,7 @@ def repro(
     if recipe or overrides:
         raw = adopting.changed_params(paths, adopting.base_params(paths, recipe), overrides)
     if raw is None:
-        _need_source(paths, params_of(paths))  # a bad params.yaml ends here, before DVC or a shell sees it
+        _need_source(paths, params_of(paths, whole=True))  # a bad params.yaml ends here, before DVC or a shell sees it
     with project_lock(paths.home, "fusionrec repro", default_wait() if wait is None else wait) as token:
         if raw is None:
             code = _reproduced(paths, token, force)
@@ -72,7 +72,7 @@ def repro(
             run_id = str(uuid.uuid4())
             say(f"changed parameters: this run is isolated, {run_id}")
             with isolated.workspace(paths, raw, run_id) as place:
-                _need_source(place, params_of(place))
+                _need_source(place, params_of(place, whole=True))
                 code = _reproduced(place, {**token, isolated.RUN: run_id}, force)
                 if code == 0:
                     _show_table(place)

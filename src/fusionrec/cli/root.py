@@ -35,11 +35,11 @@ def project() -> Paths:
     return paths
 
 
-def params_of(paths: Paths) -> Params:
-    """The project's params.yaml, validated."""
+def params_of(paths: Paths, whole: bool = False) -> Params:
+    """The project's params.yaml, validated; ``whole``: also that the pipeline can run by it."""
     from fusionrec import config
 
-    return config.load(paths.project / "params.yaml")
+    return config.load(paths.project / "params.yaml", whole=whole)
 
 
 def out_file(out: Path | None) -> None:

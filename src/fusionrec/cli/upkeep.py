@@ -63,5 +63,5 @@ def config_check(
     from fusionrec import config
 
     path = file or project().project / "params.yaml"
-    params = config.load(path)
+    params = config.load(path, whole=True)
     say(f"{path.name} is valid: {params.train.retriever.kind} with {', '.join(params.modalities) or 'no'} modalities")

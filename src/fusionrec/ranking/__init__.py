@@ -9,5 +9,15 @@ if TYPE_CHECKING:
     AnyRanker = RankerSpec
 else:
     AnyRanker = union(
-        __name__, RankerSpec, ["biases", "boosting", "concat_dense", "dcn_v2", "deepfm", "logistic", "stack"]
+        __name__,
+        RankerSpec,
+        [
+            "biases",
+            "boosting",
+            "concat_dense",
+            "dcn_v2",
+            "deepfm",
+            "logistic",
+            "stack",
+        ],
     )

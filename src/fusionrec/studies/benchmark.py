@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusionrec.errors import ConfigError
+from fusionrec.errors import ConfigError, DataRejected
 from fusionrec.recommenders.base import RetrieverSpec
 from fusionrec.studies import comparison, protocol
 from fusionrec.studies.contestants import Contestant
@@ -74,12 +74,22 @@ def run(
 ) -> dict[str, Any]:
     """The results as JSON values. Units lie in ``units/<digest of the folder and the rules>/<model>``.
 
-    A model whose units fail is told with its reason; the others go on. Raises DataRejected for a broken folder,
-    ConfigError where no model came through, and Busy where another process works on the same units.
+    A model whose units fail is told with its reason; the others go on. Raises DataRejected for a broken folder and one
+    that has nobody to choose or to test by, ConfigError where no model came through, and Busy where another process
+    works on the same units.
     """
     bench = protocol.load(folder, rules)
     if len(bench.test) == 0:
-        raise ConfigError(f"{folder.name}: no user has a test positive: there is nothing to compare")
+        raise DataRejected(
+            f"{folder.name}: no user has a test positive: there is nothing to compare; found {len(bench.known.train)} "
+            "pairs in train; mark pairs as test (x_label 2), or leave the column out and the split is drawn"
+        )
+    searched = [who.label for who in models if effort.trials and who.trials != 0]
+    if searched and len(bench.known.valid) == 0:
+        raise DataRejected(
+            f"{folder.name}: no user has a validation positive (x_label 1), by which {searched[0]} would be chosen; "
+            "mark some, leave the column out and the split is drawn, or ask for no trials"
+        )
     state = units / bench.digest[:16]
     threads = max(len(os.sched_getaffinity(0)) // effort.jobs, 1)
     runner = Runner(folder, rules, state, effort.minutes, threads, effort.grace, effort.any_code, effort.compute, say)
@@ -269,7 +279,8 @@ def rows_for_people(results: Mapping[str, Any], part: str = "all") -> list[dict[
             row["place" if name == "recall@20" else "place (NDCG)"] = place
         row |= {"Recall@10": _mean(m["recall@10"]), "NDCG@10": _mean(m["ndcg@10"])}
         if part == "all":
-            row["validation"] = f"{sum(entry['valid_seeds']) / len(entry['valid_seeds']):.4f}"
+            valid = sum(entry["valid_seeds"]) / len(entry["valid_seeds"])
+            row["validation"] = f"{valid:.4f}" if results["set"]["valid"] else "–"
         lost = sum(trial["state"] != "done" for trial in entry["trials"])
         told = f"{len(entry['trials'])}" + (
             f" ({'all' if lost == len(entry['trials']) else lost} failed)" if lost else ""

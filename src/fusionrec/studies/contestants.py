@@ -18,16 +18,24 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from fusionrec.errors import ConfigError
 from fusionrec.fusion import AnyFusion
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.kinds import members
+from fusionrec.problems import explain, read_yaml
 from fusionrec.recommenders import AnyRetriever
 from fusionrec.recommenders.base import RetrieverSpec
 from fusionrec.types import Spec
+
+
+class _Model(Spec):
+    """A model as it is written."""
+
+    retriever: AnyRetriever
+    fusion: AnyFusion | None = None
+
 
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 
@@ -65,23 +73,21 @@ def parse(label: str, section: Any) -> Contestant:
     if trials is not None and (not isinstance(trials, int) or isinstance(trials, bool) or trials < 0):
         raise ConfigError(f"{label}: trials must be a whole number from 0, found {trials!r}")
     try:
-        spec = TypeAdapter(AnyRetriever).validate_python(whole["retriever"])
-        fusion = whole.get("fusion")
-        built = None if fusion is None else TypeAdapter(AnyFusion).validate_python(fusion)
-        return Contestant(label, spec, built, trials)
+        model = _Model.model_validate({key: value for key, value in whole.items() if key != "trials"})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{label}: {f'{where}: ' if where else ''}{first['msg']}") from None
+        raise ConfigError(f"{label}: {'; '.join(explain(error, _Model))}") from None
+    return Contestant(label, model.retriever, model.fusion, trials)
 
 
 def read(path: Path) -> dict[str, Contestant]:
     """A YAML or JSON file: label -> section; a results file of a benchmark gives the models as it chose them."""
     try:
         text = path.read_text(encoding="utf-8")
-        raw = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path.name} cannot be read: {str(error).splitlines()[0]}") from None
+        raw = json.loads(text) if path.suffix.lower() == ".json" else read_yaml(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
     if isinstance(raw, Mapping) and isinstance(raw.get("models"), list):
         raw = {entry["label"]: entry["chosen"] for entry in raw["models"] if entry.get("chosen")}
     if not isinstance(raw, Mapping) or not raw:

@@ -145,7 +145,8 @@ class Runner:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         last = next(iter(reversed(log.read_text(encoding="utf-8", errors="replace").strip().splitlines())), "")
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        return self._failed(path, job, f"{how}: {last}"[:500])
+        where = log.relative_to(self.state.parent)
+        return self._failed(path, job, f"{how}: {last[:400]} (its output: {where} below {self.state.parent.name})")
 
     def _failed(self, path: Path, job: Mapping[str, Any], reason: str) -> dict[str, Any]:
         out = {**job["identity"], "format_version": FORMAT_VERSION, "status": "failed", "reason": reason}

@@ -164,7 +164,8 @@ def _load(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise DataRejected(f"{path.name} cannot be read as an array: {str(error).splitlines()[0][:200]}") from None
+        why = str(error).splitlines()[0][:200] if isinstance(error, OSError) else "it is none, or one of objects"
+        raise DataRejected(f"{path.name} cannot be read as an array of numbers (.npy): {why}") from None
     if array.ndim != 2 or array.dtype.kind not in "fiu" or array.shape[1] == 0:
         raise DataRejected(f"{path.name}: found an array {array.dtype} {array.shape}, expected numbers (items, width)")
     return np.asarray(array)
