@@ -2,6 +2,7 @@
 where FUSIONREC_MOVIES names them (a private copy, never part of this repository). And the speed of an epoch.
 
     python benchmarks/ranking.py [--only demo few likes stars speed] [--seeds 3] [--models deepfm,...]
+                                 [--jobs 2] [--keep FOLDER: go on there where a call before was ended]
                                  [--items 80 --users 90: a small demo, printed and not written]
 
 Everybody has the same impressions: train learns, valid stops early, test is asked once. Each impression's user is known
@@ -18,27 +19,21 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
-from workspace import RESULTS, about, embedded, write
+from ranking_fits import Fit, before_test, load, project, run
+from workspace import RESULTS, about, write
 
-from fusionrec.config import load as load_params
-from fusionrec.data import split
-from fusionrec.embeddings import base as embeddings
-from fusionrec.paths import Paths
 from fusionrec.ranking import AnyRanker, comparing, frame
-from fusionrec.ranking.base import TASKS, Impressions, Known, Ranker, Words
-from fusionrec.ranking.judging import Judgement, judge
-from fusionrec.registry.words import load_words
-from fusionrec.stages import words
+from fusionrec.ranking.base import TASKS, Impressions, Known
+from fusionrec.ranking.judging import Judgement
 from fusionrec.types import Interactions, ItemSet
 
-PARTS = ("train", "valid", "test")
 ESMM = "deepfm, ESMM"
 WORDS = "deepfm, own words"
 STACK = "stack"
@@ -56,41 +51,13 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 ALONE = "deepfm, conversion alone"
 WITHOUT = " without content"
-KNOWN = 0.1
+Sections = dict[str, tuple[dict[str, Any], list[str], bool]]
+"""Name -> the ranker's section, its tasks, whether it reads content."""
 
 
-def read(project: Path, home: Path | None = None) -> frame.Shown:
-    """A project whose stages up to embed have run; what its users said is encoded here, those of the test included."""
-    paths = Paths(project, home or project.parent / "home")
-    params = load_params(project / "params.yaml", {"rank.ranker": MODELS[WORDS]})
-    words.run(params, paths)
-    data = split.load(paths, PARTS)
-    shown = frame.load(paths, data, embeddings.load(paths, tuple(params.modalities)), PARTS)
-    return replace(shown, known=replace(shown.known, words=load_words(paths, data.users)))
-
-
-def before_test(data: frame.Shown) -> Words | None:
-    """What users said before the test, as the stage rank reads it."""
-    times = [data.parts[name].time for name in ("train", "valid")]
-    if data.known.words is None or any(time is None for time in times):
-        return None
-    return data.known.words.before(max(int(time.max(initial=0)) for time in times if time is not None))
-
-
-def fit(section: dict[str, Any], tasks: list[str], data: frame.Shown, content: bool, seed: int) -> tuple[Ranker, float]:
-    known = replace(data.known, words=before_test(data))
-    known = known if content else replace(known, items=known.items.only())
-    ranker: Ranker = TypeAdapter(AnyRanker).validate_python({"tasks": tasks, **section}).build()
-    start = time.monotonic()
-    ranker.fit(data.parts["train"], data.parts["valid"], known, seed=seed)
-    ranker.hear(data.known.words)  # of which an impression knows those strictly before it
-    return ranker, time.monotonic() - start
-
-
-def contest(data: frame.Shown, seeds: int, names: list[str]) -> dict[str, Any]:
-    """Every model with content, the networks and the stack also without; -> rows by task and the paired tests."""
-    labels = {name: {t for t in TASKS if np.isfinite(part.labels[t]).any()} for name, part in data.parts.items()}
-    tasks = [task for task in TASKS if task in labels["train"] & labels["test"]]
+def contest(data: frame.Shown, names: list[str]) -> Sections:
+    """Every model with content (or ``names`` of them), the networks and the stack also without."""
+    tasks = tasks_of(data)
     entries = {name: (section, tasks, True) for name, section in MODELS.items() if not names or name in names}
     if before_test(data) is None:
         entries.pop(WORDS, None)
@@ -101,36 +68,46 @@ def contest(data: frame.Shown, seeds: int, names: list[str]) -> dict[str, Any]:
     deep = [
         name for name in entries if entries[name][0]["kind"] not in ("biases", "logistic", "boosting") and name != ALONE
     ]
-    entries |= {name + WITHOUT: (entries[name][0], tasks, False) for name in deep}
-    found: dict[str, list[dict[str, Judgement]]] = {}
-    seconds: dict[str, float] = {}
-    for name, (section, wanted, content) in entries.items():
-        made = [fit(section, wanted, data, content, seed) for seed in range(seeds)]
-        found[name] = [judge(ranker, data.parts["test"], data.positives) for ranker, _ in made]
-        seconds[name] = float(np.median([took for _, took in made]))
-        print(name, f"{seconds[name]:.0f} s", {t: headline(j) for t, j in found[name][0].items()}, flush=True)
-    rows = [{**row, "seconds": round(seconds[row["ranker"]], 1)} for row in comparing.rows(found, tasks)]
+    return entries | {name + WITHOUT: (entries[name][0], tasks, False) for name in deep}
+
+
+def few(data: frame.Shown, names: list[str]) -> Sections:
+    """ESMM and the conversion model alone, where the conversion of few impressions is known."""
+    return {ESMM: (MODELS[ESMM], ["click", "conversion"], True), ALONE: (MODELS["deepfm"], ["conversion"], True)}
+
+
+def tasks_of(data: frame.Shown) -> list[str]:
+    """The tasks that have labels to learn from and labels to be asked about."""
+    labels = {name: {t for t in TASKS if np.isfinite(part.labels[t]).any()} for name, part in data.parts.items()}
+    return [task for task in TASKS if task in labels["train"] & labels["test"]]
+
+
+def measure(place: Path, asked: Callable[[frame.Shown, list[str]], Sections], told: argparse.Namespace, *,
+            thin: bool = False) -> dict[str, Any]:  # fmt: skip
+    """Fit and judge what is asked of the project at ``place``; -> rows by task and the paired tests."""
+    data = load(place, thin)
+    entries = asked(data, told.models)
+    fits = [Fit(name, *entry, seed) for seed in range(told.seeds) for name, entry in entries.items()]
+    found: dict[str, list[dict[str, Judgement]]] = {name: [] for name in entries}
+    seconds: dict[str, list[float]] = {name: [] for name in entries}
+    for fit, (judged, took) in zip(fits, run(place, thin, fits, told.jobs), strict=True):
+        found[fit.name].append(judged)
+        seconds[fit.name].append(took)
+        print(fit.name, fit.seed, f"{took:.0f} s", {t: headline(j) for t, j in judged.items()}, flush=True)
+    tasks = ["conversion"] if thin else tasks_of(data)
+    rows = [{**row, "seconds": round(float(np.median(seconds[row["ranker"]])), 1)}
+            for row in comparing.rows(found, tasks)]  # fmt: skip
     return {"rows": rows, "tests": comparing.tests(found, tasks, compared(found)), "sizes": sizes(data, tasks)}
 
 
-def few(data: frame.Shown, seeds: int) -> dict[str, Any]:
-    """ESMM against the conversion model alone where the conversion of :data:`KNOWN` of the impressions is known."""
-    rng = np.random.default_rng(0)
-    thinned = dict(data.parts)
-    for name in ("train", "valid"):
-        part = thinned[name]
-        bought = np.where(rng.random(len(part)) < KNOWN, part.labels["conversion"], np.nan).astype(np.float32)
-        thinned[name] = replace(part, labels={**part.labels, "conversion": bought})
-    data = replace(data, parts=thinned)
-    found: dict[str, list[dict[str, Judgement]]] = {}
-    for name, wanted in ((ESMM, ["click", "conversion"]), (ALONE, ["conversion"])):
-        section = MODELS[ESMM if name == ESMM else "deepfm"]
-        made = [fit(section, wanted, data, True, seed)[0] for seed in range(seeds)]
-        found[name] = [judge(ranker, data.parts["test"], data.positives) for ranker in made]
-        print(name, headline(found[name][0]["conversion"]), flush=True)
-    tasks = ["conversion"]
-    rows = [{**row, "seconds": None} for row in comparing.rows(found, tasks)]
-    return {"rows": rows, "tests": comparing.tests(found, tasks, [(ESMM, ALONE)]), "sizes": sizes(data, tasks)}
+@contextmanager
+def folder(keep: Path | None, name: str) -> Iterator[Path]:
+    """Where a set is laid out and its fits are kept: below ``keep``, or a place that is gone afterwards."""
+    if keep is not None:
+        yield keep.resolve() / name
+        return
+    with tempfile.TemporaryDirectory(prefix="fusionrec-ranking-") as place:
+        yield Path(place)
 
 
 def headline(one: Judgement) -> str:
@@ -233,6 +210,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("demo", "few", "likes", "stars", "speed"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--items")
     parser.add_argument("--users")
     told = parser.parse_args()
@@ -246,10 +225,10 @@ def main() -> None:
         if change is not None and not os.environ.get("FUSIONREC_MOVIES"):
             print(f"{name}: skipped, FUSIONREC_MOVIES is not set")
             continue
-        with tempfile.TemporaryDirectory(prefix="fusionrec-ranking-") as place:
-            options = ("--items", told.items, "--users", told.users) if small else ()
-            data = read(embedded(Path(place), change, *options))
-            done = few(data, told.seeds) if name == "few" else contest(data, told.seeds, told.models)
+        options = ("--items", told.items, "--users", told.users) if small else ()
+        with folder(told.keep, name) as place:
+            project(place, change, *options)
+            done = measure(place, few if name == "few" else contest, told, thin=name == "few")
             content["sets"][name] = done | {"commit": about()["commit"]}
             print(*map(json.dumps, content["sets"][name]["tests"]), sep="\n")
     if "speed" in (told.only or ("speed",)) and not small:
