@@ -77,6 +77,15 @@ def test_intervals_resample_users_and_hold_the_mean() -> None:
     assert measure(judged, repeats=400).low == found.low, "a function of the values alone"
 
 
+def test_users_without_a_pair_are_not_drawn() -> None:
+    judged = drawn(600, 30)
+    sparse = Judged(judged.user * 7 + 3, judged.label, judged.p)
+    close, wide = measure(judged, repeats=200), measure(sparse, repeats=200)
+    assert (wide.mean, wide.low, wide.high) == (close.mean, close.low, close.high)
+    assert len(wide.users["gauc"]) == judged.user.max() * 7 + 4
+    np.testing.assert_array_equal(wide.users["gauc"][3::7], close.users["gauc"])
+
+
 def test_a_resample_is_the_metric_of_the_resampled_users() -> None:
     judged = drawn(300, 9)
     weights = np.array([2, 0, 1, 1, 0, 3, 1, 0, 1], np.float64)

@@ -17,7 +17,7 @@ Legend: N pairs, U users, R resamples.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -73,11 +73,13 @@ class Measured:
 
 def measure(judged: Judged, repeats: int = 2000, seed: int = 0, level: float = 0.95) -> Measured:
     """All metrics with percentile intervals by user bootstrap. Undefined where nothing is there to be measured."""
-    sums, users = _Sums.of(judged), per_user(judged)
-    mean = {name: float(value[0]) for name, value in sums.metrics(np.ones((1, judged.n_users))).items()}
+    users = per_user(judged)
+    there, user = np.unique(judged.user, return_inverse=True)  # who has no pair is not among those that are drawn
+    sums = _Sums.of(replace(judged, user=user.astype(np.int64)))
+    mean = {name: float(value[0]) for name, value in sums.metrics(np.ones((1, len(there)))).items()}
     low, high = dict.fromkeys(NAMES, float("nan")), dict.fromkeys(NAMES, float("nan"))
-    if len(np.unique(judged.user)) > 1:
-        blocks = [sums.metrics(weights) for weights in resampled(judged.n_users, repeats, seed)]
+    if len(there) > 1:
+        blocks = [sums.metrics(weights) for weights in resampled(len(there), repeats, seed)]
         for name in NAMES:
             values = np.concatenate([block[name] for block in blocks])
             values = values[~np.isnan(values)]
