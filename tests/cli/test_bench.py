@@ -44,7 +44,7 @@ def test_a_folder_gives_a_table_and_a_file(place: Path, capsys: pytest.CaptureFi
     "arguments, code, message",
     [
         (["nowhere", "--models", "popularity"], 3, "nowhere is not a folder"),
-        (["planted", "--models", "popularty"], 78, "did you mean 'popularity'?"),
+        (["planted", "--models", "popularty"], 2, "did you mean 'popularity'?"),
         (["planted", "--models", "popularity", "--missing", "1.5"], 2, "--missing: "),
         (["planted", "--models", "popularity", "--out", "no/such/r.json"], 2, "--out: "),
         (["planted", "--models", "popularity", "--out", "planted/planted.inter"], 2, "lies in the folder that is read"),
@@ -70,6 +70,7 @@ def test_what_is_wrong_is_said(
     assert cli.main(["bench", *arguments]) == code
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
     assert message in capsys.readouterr().err
+    assert not (place / ".fusionrec").exists()
 
 
 def test_nobody_to_choose_or_to_test_by_is_said(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,6 +79,20 @@ def test_nobody_to_choose_or_to_test_by_is_said(place: Path, capsys: pytest.Capt
     log.write_text(whole.replace("\t1\n", "\t0\n"))
     assert cli.main(["bench", "planted", "--models", "item_knn", "--trials", "2"]) == 3
     assert "planted: no user has a validation positive (x_label 1), by which item_knn would" in capsys.readouterr().err
+    assert cli.main(["bench", "planted", "--models", "popularity", "--trials", "2", "--seeds", "1"]) == 0, "no choice"
+    capsys.readouterr()
     log.write_text(whole.replace("\t2\n", "\t0\n"))
     assert cli.main(["bench", "planted", "--models", "item_knn"]) == 3
     assert "planted: no user has a test positive: there is nothing to compare; found" in capsys.readouterr().err
+
+
+def test_a_model_that_failed_beside_others_is_told_by_the_exit_code_too(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders.write(place / "planted")
+    (place / "bad.yaml").write_text("bad: {kind: bpr, training: {lr: 1.0e+30}}\npopularity: {kind: popularity}\n")
+    assert cli.main(["bench", "planted", "--spec", "bad.yaml", "--seeds", "1", "--out", "r.json"]) == 78
+    out, error = capsys.readouterr()
+    assert "planted: all" in out and "failed: ValueError: the loss is" in out
+    assert "bad: 1 of 1 fits failed, the first: ValueError: the loss is" in error and "popularity: 1 of" not in error
+    assert [bool(entry["metrics"]) for entry in json.loads((place / "r.json").read_text())["models"]] == [False, True]

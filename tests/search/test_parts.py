@@ -181,6 +181,7 @@ ITEMS = pl.DataFrame(
         ({"min_price": 20}, "bde"),
         ({"min_price": 10, "max_price": 40}, "abd"),
         ({"language": "zh"}, "be"),
+        ({"language": "ZH-Hant"}, "be"),
         ({"in_stock": True, "max_price": 10.0}, "a"),
         ({"min_price": 1000}, ""),
     ],
@@ -195,6 +196,8 @@ def test_filters_by_hand(settings: dict[str, object], kept: str) -> None:
     [
         ({"category": ("mugs",)}, "did you mean 'mug'"),
         ({"category": ("\x1b[31mzzzz",)}, r"no item has the category '\\u001b\[31mzzzz'; found lamp, mug, vase"),
+        ({"language": "zhh"}, "--language: no item is described in 'zhh'; did you mean 'zh'"),
+        ({"language": "fr"}, "no item is described in 'fr'; found en, zh"),
         ({"min_price": 5, "max_price": 2}, "--min-price 5 is above --max-price 2"),
         ({"max_price": float("nan")}, "expected a number"),
         ({"category": 7}, "filter category"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionrec.errors import Busy, ConfigError
+from fusionrec.errors import Busy, ConfigError, UsageError
 from fusionrec.evaluation import metrics
 from fusionrec.studies import benchmark, comparison, contestants, protocol, unit
 from fusionrec.studies.benchmark import Effort
@@ -288,5 +288,5 @@ def test_models_by_name_and_from_earlier_results(tmp_path: Path, world: tuple[Pa
     assert [c.sections() for c in found] == [entry["chosen"] for entry in results["models"]]
     mixed = contestants.chosen(["popularity", "ease"], path)
     assert [c.spec.kind for c in mixed] == ["popularity", "ease"]
-    with pytest.raises(ConfigError, match="no model 'item_kn'.*did you mean 'item_knn'"):
+    with pytest.raises(UsageError, match="no model 'item_kn'.*did you mean 'item_knn'"):
         contestants.chosen(["item_kn"], path)

@@ -71,6 +71,7 @@ def bench(
     found, parts = benching.run(folder, models, spec, out, effort, rules, say)
     for part, rows in parts.items():
         print_table([dict(row) for row in rows], f"{found['set']['name']}: {part}")
+    benching.all_came_through(found)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -29,17 +29,21 @@ class Filters(Spec):
     max_price: float | None = None
 
     def mask(self, items: pl.DataFrame) -> Bool:
-        """(I,) bool over the item table. Raises UsageError for a column that it lacks and a category nobody has."""
+        """(I,) bool over the item table. Raises UsageError for a column that it lacks, and a category or language
+        that nobody has."""
         import polars as pl
 
         keep = pl.lit(True)
         if self.category:
             _need(items, C.CATEGORY, "category")
-            wanted = [_known(items[C.CATEGORY], one) for one in self.category]
+            have = items[C.CATEGORY].str.to_lowercase()
+            wanted = [_known(have, one.lower(), "category", "has the category") for one in self.category]
             keep &= pl.col(C.CATEGORY).str.to_lowercase().is_in(wanted)
         if self.language:
             _need(items, C.LANGUAGE, "language")
-            keep &= pl.col(C.LANGUAGE).str.to_lowercase().str.split("-").list.first() == self.language.lower()
+            spoken = items.select(_language(pl.col(C.LANGUAGE)))[C.LANGUAGE]
+            wanted_language = _known(spoken, self.language.lower().split("-")[0], "language", "is described in")
+            keep &= _language(pl.col(C.LANGUAGE)) == wanted_language
         if self.in_stock:
             _need(items, IN_STOCK, "in-stock")
             keep &= pl.col(IN_STOCK)
@@ -69,11 +73,16 @@ def _need(items: pl.DataFrame, column: str, option: str) -> None:
         raise UsageError(f"--{option}: this catalogue has no {column}; leave the filter out")
 
 
-def _known(column: pl.Series, wanted: str) -> str:
-    """The category in lower case. Raises UsageError with the nearest one where no item has it."""
-    have = sorted(set(column.drop_nulls().str.to_lowercase().to_list()))
-    if wanted.lower() in have:
-        return wanted.lower()
-    near = get_close_matches(wanted.lower(), have, 1)
+def _language(column: pl.Expr) -> pl.Expr:
+    """``zh`` of ``zh-Hant``, in lower case."""
+    return column.str.to_lowercase().str.split("-").list.first()
+
+
+def _known(column: pl.Series, wanted: str, option: str, says: str) -> str:
+    """``wanted``. Raises UsageError with the nearest one where no item has it."""
+    have = sorted(set(column.drop_nulls().to_list()))
+    if wanted in have:
+        return wanted
+    near = get_close_matches(wanted, have, 1)
     hint = f"did you mean '{printable(near[0])}'?" if near else "found " + ", ".join(map(printable, have[:8]))
-    raise UsageError(f"--category: no item has the category '{printable(wanted)}'; {hint}")
+    raise UsageError(f"--{option}: no item {says} '{printable(wanted)}'; {hint}")

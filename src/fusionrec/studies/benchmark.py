@@ -84,7 +84,7 @@ def run(
             f"{folder.name}: no user has a test positive: there is nothing to compare; found {len(bench.known.train)} "
             "pairs in train; mark pairs as test (x_label 2), or leave the column out and the split is drawn"
         )
-    searched = [who.label for who in models if effort.trials and who.trials != 0]
+    searched = [who.label for who in models if trials_of(who, effort.trials)]
     if searched and len(bench.known.valid) == 0:
         raise DataRejected(
             f"{folder.name}: no user has a validation positive (x_label 1), by which {searched[0]} would be chosen; "
@@ -111,11 +111,18 @@ def alone(state: Path) -> AbstractContextManager[None]:
     return exclusive(state / "units", "computes")
 
 
-def choose(runner: Runner, who: Contestant, trials: int, data: str) -> Choice:
-    """The model with the spec that validation likes best. Where every trial fails: its spec as it is."""
+def trials_of(who: Contestant, trials: int) -> int:
+    """How many points of a model are tried where everybody gets ``trials``: its own number, 0 where there is nothing to
+    choose between."""
     if trials and who.trials is not None:
         trials = who.trials
-    if trials < 1 or space_of(who.spec).size < 2:
+    return trials if space_of(who.spec).size > 1 else 0
+
+
+def choose(runner: Runner, who: Contestant, trials: int, data: str) -> Choice:
+    """The model with the spec that validation likes best. Where every trial fails: its spec as it is."""
+    trials = trials_of(who, trials)
+    if trials == 0:
         return Choice(who, None)
 
     def evaluate(spec: RetrieverSpec, report: Any) -> float:

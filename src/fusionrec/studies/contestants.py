@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fusionrec.errors import ConfigError
+from fusionrec.errors import ConfigError, UsageError
 from fusionrec.fusion import AnyFusion
 from fusionrec.fusion.base import FusionSpec
 from fusionrec.kinds import members
@@ -96,7 +96,9 @@ def read(path: Path) -> dict[str, Contestant]:
 
 
 def chosen(names: Sequence[str], file: Path | None) -> list[Contestant]:
-    """The models ``names``: entries of the file, or kinds with their defaults; without names all of the file."""
+    """The models ``names``: entries of the file, or kinds with their defaults; without names all of the file.
+
+    Raises UsageError for a name that is neither and for one that stands twice, ConfigError for the file."""
     known = read(file) if file else {}
     kinds = {cls.model_fields["kind"].default for cls in members(AnyRetriever)}
     out = []
@@ -104,8 +106,8 @@ def chosen(names: Sequence[str], file: Path | None) -> list[Contestant]:
         if name not in known and name not in kinds:
             near = get_close_matches(name, [*known, *kinds], 1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ConfigError(f"no model {name!r}{hint}; known are {', '.join(sorted({*known, *kinds}))}")
+            raise UsageError(f"no model {name!r}{hint}; known are {', '.join(sorted({*known, *kinds}))}")
         out.append(known.get(name) or parse(name, {"kind": name}))
     if len({c.label for c in out}) < len(out) or not out:
-        raise ConfigError(f"a benchmark needs models with different names, found {', '.join(names) or 'none'}")
+        raise UsageError(f"a benchmark needs models with different names, found {', '.join(names) or 'none'}")
     return out

@@ -101,7 +101,7 @@ def read_log(root: Path, name: str | None = None) -> pl.DataFrame:
     """The .inter file: ``user_id``, ``item_id`` Int64 and, where it has them, ``value``, ``timestamp`` String,
     ``x_label`` Int64 in 0, 1, 2; rows in the file's order. Raises DataRejected naming file, column and first bad row.
     """
-    path = _log_file(root, name)
+    path = log_file(root, name)
     frame = _read(path, "\t")
     plain = {c: c.partition(":")[0].strip().lower() for c in frame.columns}
     out = {}
@@ -171,7 +171,8 @@ def _load(path: Path) -> np.ndarray:
     return np.asarray(array)
 
 
-def _log_file(root: Path, name: str | None) -> Path:
+def log_file(root: Path, name: str | None = None) -> Path:
+    """The file of interactions in ``root``. Raises DataRejected where ``root`` is no folder or has not one alone."""
     if not root.is_dir():
         raise DataRejected(f"{root.name} is not a folder; point it to the folder with the interactions (NAME.inter)")
     if name is not None:
