@@ -175,23 +175,29 @@ def load(path: Path, overrides: Mapping[str, Any] | None = None, *, whole: bool 
 
     Raises ConfigError with one line per problem: key, found, expected, alternatives.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path.name} not found in {path.parent}") from None
-    except OSError as error:
-        raise ConfigError(f"{path.name} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name} is not UTF-8: byte {error.start}") from None
-    try:
-        raw = read_yaml(text)
-    except ValueError as error:
-        raise ConfigError(f"{path.name} is not valid YAML: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path.name} must be a mapping of sections, found {type(raw).__name__}")
+    raw = read(path, path.name)
     for key, value in (overrides or {}).items():
         set_key(raw, key, value)
     return parse(raw, path.name, for_dvc=True, whole=whole)
+
+
+def read(path: Path, name: str) -> dict[str, Any]:
+    """The raw mapping of a params file, not validated. Raises ConfigError that calls the file ``name``."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{name} not found in {path.parent}") from None
+    except OSError as error:
+        raise ConfigError(f"{name} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name} is not UTF-8: byte {error.start}") from None
+    try:
+        raw = read_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} is not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{name} must be a mapping of sections, found {type(raw).__name__}")
+    return raw
 
 
 def set_key(raw: dict[str, Any], dotted: str, value: Any) -> None:

@@ -144,6 +144,29 @@ def test_use_writes_an_absolute_root_that_dvc_can_read(
     assert call(capsys, "use", "movies")[0] == 78
 
 
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("a: {b\n", "recipes/mine.yaml is not valid YAML: line "),
+        ("- a\n", "recipes/mine.yaml must be a mapping of sections, found list"),
+        ("source:\n", "recipes/mine.yaml has "),
+        ("source: [a]\n", "recipes/mine.yaml has "),
+        ("train: {}\ntrain: {}\n", "line 2, column 1: found the key 'train' twice"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_told(
+    project: Paths, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (project.project / "recipes").mkdir(exist_ok=True)
+    (project.project / "recipes" / "mine.yaml").write_text(text)
+    before = (project.project / "params.yaml").read_bytes()
+    for command in (("use", "mine"), ("repro", "--recipe", "mine")):
+        code = cli.main([*command])
+        error = capsys.readouterr().err
+        assert code == 78 and words in error
+    assert (project.project / "params.yaml").read_bytes() == before
+
+
 @pytest.mark.parametrize("name", ["atelier", "movies", "interactions", "vectors"])
 def test_every_recipe_is_valid(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for variable in ("FUSIONREC_MOVIES", "FUSIONREC_LOG", "FUSIONREC_VECTORS"):
@@ -194,6 +217,8 @@ def test_repro_with_other_parameters_is_isolated_and_a_bad_one_runs_nothing(proj
     assert done.returncode == 3 and "this run is isolated" in done.stdout, done.stderr
     assert (project.project / "params.yaml").read_bytes() == before and not (project.data / "second").exists()
     (kept,) = (project.home / "runs").iterdir()
+    adopted = toy.run(project, "-m", "fusionrec", "adopt", kept.name)
+    assert adopted.returncode == 78 and "did not finish" in adopted.stderr
     assert yaml.safe_load((kept / "params.yaml").read_text())["train"]["seed"] == 5
     assert not any((project.home / "isolated").iterdir())
     for setting in ("train.sed=5", "train.seed"):

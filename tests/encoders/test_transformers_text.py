@@ -134,6 +134,10 @@ def test_a_prefix_is_part_of_the_text_and_the_role_chooses_it(folder):
     np.testing.assert_array_equal(passage.encode(["a cup"]), plain.encode(["passage: a cup"]))
     np.testing.assert_array_equal(query.encode(["a cup"]), plain.encode(["query: a cup"]))
     assert passage.spec.fingerprint() != query.spec.fingerprint()
+    asked = passage.spec.for_queries()  # what a search is encoded with
+    np.testing.assert_array_equal(asked.build().encode(["a cup"]), query.encode(["a cup"]))
+    assert asked.fingerprint() == query.spec.fingerprint()
+    assert plain.spec.for_queries().fingerprint() == plain.spec.fingerprint(), "no prefix: encoded once"
 
 
 def test_pieces_of_a_long_text_worked_by_hand(folder):

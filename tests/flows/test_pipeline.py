@@ -83,7 +83,8 @@ def test_a_changed_parameter_runs_isolated_and_adopt_brings_it_in(project: Paths
     assert "up to date" in toy.dvc(project, "status")
     assert toy.journal(project)[-1][3] == "3"
     run = str(state.state_details.flow_run_id)
-    assert sorted(p.name for p in (project.home / "runs" / run).iterdir()) == ["dvc.lock", "params.yaml", "reports"]
+    names = sorted(p.name for p in (project.home / "runs" / run).iterdir())
+    assert names == ["dvc.lock", "finished", "params.yaml", "reports"]
     assert not list((project.home / "isolated").iterdir()), "the workspace is gone"
     ran = len(toy.started(project))
     assert adopt(project, run[:8]) == ["params.yaml", "dvc.lock"]
@@ -94,11 +95,18 @@ def test_a_changed_parameter_runs_isolated_and_adopt_brings_it_in(project: Paths
 
 
 def test_a_failed_isolated_run_leaves_the_project_clean(project: Paths) -> None:
+    from fusionrec.errors import ConfigError
+    from fusionrec.stages.adopt import adopt
+
     go()
     toy.behave(project, train={"raise": "ConfigError", "message": "nothing fits"})
     state = go(seed=4)
     assert state.is_failed() and state.message.endswith("ConfigError: train: nothing fits (exit 78)")
     assert "up to date" in toy.dvc(project, "status") and not list((project.home / "isolated").iterdir())
+    before = {n: (project.project / n).read_bytes() for n in ("params.yaml", "dvc.lock", "data/second")}
+    with pytest.raises(ConfigError, match="did not finish, so there is nothing to adopt"):
+        adopt(project, str(state.state_details.flow_run_id))
+    assert {n: (project.project / n).read_bytes() for n in before} == before
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,18 @@ def test_groups_are_brought_together() -> None:
     assert np.abs(z[:60] - z[60:]).max() < 1e-3
 
 
+def test_a_group_that_was_all_the_same_does_not_blow_up_its_next_item() -> None:
+    """Thirty descriptions that are one placeholder: the deviation of the whole stands in for none."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(60, 7)), np.full((30, 7), 2.0), 2.0 + rng.normal(size=(5, 7))])
+    group = np.repeat([0, 1, 1], [60, 30, 5]).astype(np.int16)
+    ids, present = tuple(map(str, range(95))), np.ones(95, bool)
+    items = ItemSet(ids, {"text": x.astype(np.float32)}, {"text": present}, {"text": group})
+    z = FeatureSpace(7).fit(items, np.arange(95) < 90).apply(items)[0]["text"]
+    length = np.linalg.norm(z, axis=1)
+    assert length[90:].max() < 3 * length[:60].max()
+
+
 def test_absent_rows_are_zero_and_masked_and_the_round_trip_is_exact() -> None:
     train, items, _ = world(6, follow=1.0)
     present = {**items.present, "told": np.arange(ITEMS) % 3 > 0}

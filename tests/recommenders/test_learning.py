@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import sparse
 
 from fusionrec.encoders.efficientnet_lite0 import EfficientNetLite0
+from fusionrec.encoders.hashed import Hashed
 from fusionrec.encoders.learnt import Learning
 from fusionrec.encoders.lstm_audio import LSTMAudio
 from fusionrec.encoders.lstm_text import LSTMText
@@ -124,6 +125,25 @@ def test_a_head_leaves_the_encoder_alone_and_learns(choices):
     assert all(torch.equal(frozen[name], now[name]) for name in frozen)
     assert not torch.equal(before["out.weight"], made.module.out.weight) and done.best > done.before
     assert {name.split(".")[0] for name in before} == {"mean", "spread", "out"}  # the backbone is not stored again
+
+
+def test_what_never_moves_among_the_items_of_training_says_nothing_and_what_hardly_moves_does_not_shout():
+    made = Tuned(of=Motion(), dim=3).start()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 90)).astype(np.float32)
+    x[:, 0], x[:, 1] = 0.0, 1e-4 * x[:, 1]
+    made.meet(list(x))
+    new = np.zeros((3, 90), np.float32)
+    new[1, 0], new[2, 1] = 1.0, 1.0
+    with torch.no_grad():
+        still, dead, quiet = made.module.eval()(torch.from_numpy(new))
+    assert torch.equal(dead, still)
+    assert 1 < (quiet - still).norm() / made.module.out.weight[:, 1].norm() < 20  # a tenth of the others' spread
+
+
+def test_a_head_on_attributes_is_refused_in_words():
+    with pytest.raises(ValueError, match="'hashed' has one column for each value; a recommender learns on them"):
+        Tuned(of=Hashed())
 
 
 def test_a_head_fits_any_encoder(choices):

@@ -18,7 +18,9 @@ from fusionrec.search.filters import Filters
 from fusionrec.search.index import SearchIndex
 from fusionrec.search.query import Query
 from fusionrec.search.weights import KEYWORD, VECTOR
-from tests.search.conftest import GOODS, Shop
+from fusionrec.stages import embed, learn
+from tests.data.conftest import events, make
+from tests.search.conftest import GOODS, Shop, goods
 
 
 def found(shop: Shop, query: Query, k: int = 20, filters: Filters | None = None) -> list[str]:
@@ -184,7 +186,7 @@ def test_a_catalogue_without_a_query_log_has_no_past(shop: Shop) -> None:
 def with_log(shop: Shop, folder, n: int = 240) -> tuple[object, dict]:
     """A copy of the shop whose log has ``n`` searches in words that no item has: product p is asked for as code-p."""
     from fusionrec import config
-    from tests.data.conftest import Project, events
+    from tests.data.conftest import Project
 
     shutil.copytree(shop.paths.project, folder)
     project = Project(dataclasses.replace(shop.paths, project=folder, home=folder / ".fusionrec"), {})
@@ -247,6 +249,74 @@ def test_what_was_learnt_is_kept_and_a_damaged_copy_is_learnt_again(shop: Shop, 
     healed = SearchIndex.build(paths, params.modalities)
     assert healed.learnt.map is not None
     np.testing.assert_array_equal(healed.learnt.map.items, first.learnt.map.items)
+
+
+def test_what_was_learnt_is_learnt_again_where_what_it_stands_on_has_changed(shop: Shop, tmp_path) -> None:
+    project, told = with_log(shop, tmp_path / "p")
+    params = told["params"]
+
+    def kept() -> set[str]:
+        SearchIndex.build(project.paths, params.modalities)
+        return {folder.name for folder in (project.paths.home / "search").iterdir()}
+
+    def change(table: str, column: pl.Expr) -> None:
+        frame = pl.read_csv(project.root / f"{table}.csv", infer_schema_length=None)
+        project.put(table, frame.with_columns(column).to_dicts())
+        project.all()
+        for name in params.modalities:
+            embed.run(params, project.paths, modality=name)
+
+    seen = kept()
+    assert kept() == seen
+    for table, column in (
+        ("items", pl.when(pl.col("item_id") == "zh-0").then(pl.lit("en")).otherwise("language").alias("language")),
+        ("items", pl.when(pl.col("item_id") == "en-3").then(pl.lit("Hjemly")).otherwise("brand").alias("brand")),
+        ("queries", pl.lit("raw-user-0").alias("user_id")),
+    ):
+        change(table, column)
+        now = kept()
+        assert now - seen, f"{table}: what other facts taught was used"
+        seen |= now
+    assert not SearchIndex.build(project.paths, params.modalities).learnt.words, "all are words of one person"
+
+
+def test_an_encoder_that_was_learnt_here_answers_searches(tmp_path) -> None:
+    project = make(tmp_path / "p")
+    lstm = {
+        "kind": "lstm_text",
+        "dim": 8,
+        "width": 8,
+        "hidden": 4,
+        "buckets": 99,
+        "learning": {"epochs": 2, "items": 8},
+    }
+    project.params["modalities"] = {"text": {"kind": "text", "encoder": lstm}}
+    project.put("items", goods())
+    project.put("interactions", [{**e, "item_id": f"{('en', 'zh')[n % 2]}-{n % 6}"} for n, e in enumerate(events(90))])
+    project.all()
+    params = project.load()
+    learn.run(params, project.paths)
+    embed.run(params, project.paths, modality="text")
+    index = SearchIndex.build(project.paths, params.modalities)
+    hits = index.search(Query("enamel mug"), 20).hits
+    assert hits[0].item_id == "en-0" and {*hits[0].sides} == {KEYWORD, VECTOR} and len(hits) == 12
+
+
+def test_a_catalogue_whose_words_stand_in_other_columns_is_searched(tmp_path) -> None:
+    project = make(tmp_path / "p")
+    project.params["modalities"] = {"text": {"kind": "text", "fields": ["plot"], "encoder": {"kind": "minilm"}}}
+    plots = ("A whale hunts a ship", "Two thieves and a diamond", "War in a galaxy", "A dog walks home", "", "Rain")
+    project.put("items", [{"item_id": f"en-{n}", "plot": plot} for n, plot in enumerate(plots)])
+    project.put("interactions", [{**e, "item_id": f"en-{n % 6}"} for n, e in enumerate(events(60))])
+    project.all()
+    params = project.load()
+    embed.run(params, project.paths, modality="text")
+    index = SearchIndex.build(project.paths, params.modalities)
+    first = index.search(Query("whale"), 3).hits[0]
+    assert first.item_id == "en-0" and first.words == ["whale"] and first.title == "en-0"
+    bare = SearchIndex.build(project.paths, {})
+    with pytest.raises(UsageError, match="cannot be searched with words"):
+        bare.search(Query("whale"))
 
 
 def test_searches_join_what_was_clicked(shop: Shop, tmp_path) -> None:

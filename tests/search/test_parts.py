@@ -161,12 +161,12 @@ def test_clicks_without_reason_are_not_believed() -> None:
 
 ITEMS = pl.DataFrame(
     {
-        "item_id": ["a", "b", "c", "d", "e"],
-        "category": ["Vase", "mug", "mug", None, "lamp"],
-        "price": [10.0, 20.0, None, 40.0, 50.0],
-        "in_stock": [True, False, True, True, None],
-        "language": ["en", "zh-Hans", "EN", None, "zh"],
-        "brand": pl.Series([None] * 5, dtype=pl.String),
+        "item_id": ["a", "b", "c", "d", "e", "f"],
+        "category": ["Vase", "mug", "mug", None, "lamp", None],
+        "price": [10.0, 20.0, None, 40.0, 50.0, None],
+        "in_stock": [True, False, True, True, None, None],
+        "language": ["en", "zh-Hans", "EN", None, "zh", "zh_Hant"],
+        "brand": pl.Series([None] * 6, dtype=pl.String),
     }
 )
 
@@ -174,14 +174,14 @@ ITEMS = pl.DataFrame(
 @pytest.mark.parametrize(
     "settings, kept",
     [
-        ({}, "abcde"),
+        ({}, "abcdef"),
         ({"category": ("vase",)}, "a"),
         ({"category": ("MUG", "lamp")}, "bce"),
         ({"in_stock": True}, "acd"),
         ({"min_price": 20}, "bde"),
         ({"min_price": 10, "max_price": 40}, "abd"),
-        ({"language": "zh"}, "be"),
-        ({"language": "ZH-Hant"}, "be"),
+        ({"language": "zh"}, "bef"),
+        ({"language": "ZH-Hant"}, "bef"),
         ({"in_stock": True, "max_price": 10.0}, "a"),
         ({"min_price": 1000}, ""),
     ],

@@ -24,6 +24,11 @@ from fusionrec.search.words import tokens
         ("  ...!? ", []),
         ("", []),
         ("a_b", ["a", "b"]),
+        ("दिन दान", ["दिन", "दान"]),
+        ("İstanbul ISTANBUL", ["istanbul", "istanbul"]),
+        ("كِتَابُ كتاب", ["كتاب", "كتاب"]),
+        ("שָׁלוֹם שלום", ["שלום", "שלום"]),
+        ("\u0301 x", ["x"]),
     ],
 )
 def test_words_for_spaced_scripts_characters_and_pairs_for_chinese(text: str, expected: list[str]) -> None:
@@ -34,6 +39,12 @@ def test_words_for_spaced_scripts_characters_and_pairs_for_chinese(text: str, ex
 def test_any_text_has_tokens_without_spaces(text: str) -> None:
     assert all(token and not token.isspace() for token in tokens(text))
     assert tokens(text) == tokens(text.replace("\n", " "))
+
+
+def test_a_vowel_sign_is_part_of_its_word() -> None:
+    index = Keywords(["दिन", "दान", "İstanbul posteri", "كِتَابُ الطَّبْخ"])
+    assert [int(index.scores(text).argmax()) for text in ("दिन", "दान", "istanbul", "كتاب")] == [0, 1, 2, 3]
+    assert (index.scores("दिन") > 0).sum() == 1
 
 
 def test_bm25_by_hand() -> None:

@@ -74,9 +74,10 @@ def repro(
             with isolated.workspace(paths, raw, run_id) as place:
                 _need_source(place, params_of(place, whole=True))
                 code = _reproduced(place, {**token, isolated.RUN: run_id}, force)
-                if code == 0:
-                    _show_table(place)
-                    say(f"fusionrec adopt {run_id[:8]}  makes it the project's state")
+                if code:
+                    raise SystemExit(code)  # in the workspace: so the run counts as not finished
+                _show_table(place)
+            say(f"fusionrec adopt {run_id[:8]}  makes it the project's state")
     if code:
         raise SystemExit(code)
 

@@ -80,6 +80,10 @@ class TransformersText(EncoderSpec):
     def build(self) -> Encoder:
         return TransformersTextEncoder(self)
 
+    def for_queries(self) -> TransformersText:
+        """With ``query_prefix`` in the place of ``passage_prefix``."""
+        return self.model_copy(update={"role": "query"})
+
 
 class TransformersTextEncoder(Encoder):
     """Batches hold texts of similar length. Padding stands behind the text, so that a decoder's tokens, which look back

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BLOCK = 256
+NARROW = 0.1
+"""The least spread of an input of the head, as a share of the median one."""
 MOST_LR = 5e-4  # for layers that know something already: from there on a few steps make all vectors alike
 PACE = 50  # beside opened layers a head learns this much faster than the learning rate that suits them
 
@@ -56,6 +58,10 @@ class Tuned(LearntEncoderSpec):
             raise ValueError(f"of: {self.of.kind!r} is learnt as a whole already; use it without 'tuned'")
         if self.of.accepts == "vector":
             raise ValueError(f"of: {self.of.kind!r} hands vectors through; a recommender learns on them by itself")
+        if self.of.accepts == "attributes":
+            raise ValueError(
+                f"of: {self.of.kind!r} has one column for each value; a recommender learns on them by itself"
+            )
         most = self.of.openable
         if self.what == "full" and self.layers > most:
             what = f"at most {most} layers of {self.of.kind!r} can be trained" if most else (
@@ -71,7 +77,7 @@ class Tuned(LearntEncoderSpec):
 
     def facts(self) -> Mapping[str, object]:
         opened = self.layers if self.what == "full" else 0
-        return {"of": self.of.fingerprint(), "what": self.what, "layers": opened, "version": 1}
+        return {"of": self.of.fingerprint(), "what": self.what, "layers": opened, "version": 2}
 
     def start(self) -> Trainee:
         return TunedTrainee(self)
@@ -142,7 +148,10 @@ def _network(spec: Tuned, inner: Trainee) -> nn.Module:
 
         def settle(self, x_ND: Tensor) -> None:
             self.mean.copy_(x_ND.mean(0))
-            self.spread.copy_(x_ND.std(0, correction=0).clamp(min=1e-6))
+            spread = x_ND.std(0, correction=0)
+            # What hardly moves among these items would be blown up for a new one, what never moves without bound.
+            floor = (NARROW * spread.median()).clamp(min=1e-6)
+            self.spread.copy_(torch.where(spread < 1e-6, torch.inf, spread.maximum(floor)))
 
         def forward(self, x_BD: Tensor) -> Tensor:
             return self.pace * self.out(self.drop((x_BD - self.mean) / self.spread))

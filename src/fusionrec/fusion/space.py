@@ -66,7 +66,9 @@ class FeatureSpace:
             floor = 1e-3 * max(float(np.median(deviations[0])), 1e-6)
             self._arrays[f"{name}/groups"] = np.array([-1, *known], np.int16)
             self._arrays[f"{name}/mean"] = np.stack(means).astype(np.float32)
-            self._arrays[f"{name}/scale"] = np.maximum(np.stack(deviations), floor).astype(np.float32)
+            # What is the same throughout a group would be blown up for the group's next item.
+            scale = [np.where(d < floor, deviations[0], d) for d in deviations]
+            self._arrays[f"{name}/scale"] = np.maximum(np.stack(scale), floor).astype(np.float32)
             z = self._standardise(name, items.features[name][use], group).astype(np.float64)
             centre = z.mean(0)
             _, singular, directions = np.linalg.svd(z - centre, full_matrices=False)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,8 +104,17 @@ class ModalitySpec(Spec):
     kind: Any
     encoder: Any
 
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns of the catalogue that it reads as words."""
+        return ()
+
     def build(self) -> Modality:
         raise NotImplementedError
+
+    def bound(self, folder: Path) -> Self:
+        """With the weights in ``folder`` where its encoder is learnt here; raises as ``EncoderSpec.bound``."""
+        return self.model_copy(update={"encoder": self.encoder.bound(folder)})
 
 
 def check_accepts(wanted: str) -> Callable[[Any], Any]:

@@ -37,6 +37,10 @@ class Text(ModalitySpec):
 
     _accepts = field_validator("encoder")(check_accepts("text"))
 
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        return self.fields
+
     def build(self) -> Modality:
         return TextModality(self)
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from fusionrec.data.schema import printable
 from fusionrec.errors import UsageError
+from fusionrec.modalities.text import subtag
 from fusionrec.types import Bool, Spec
 from fusionrec.types import Columns as C
 
@@ -42,7 +43,7 @@ class Filters(Spec):
         if self.language:
             _need(items, C.LANGUAGE, "language")
             spoken = items.select(_language(pl.col(C.LANGUAGE)))[C.LANGUAGE]
-            wanted_language = _known(spoken, self.language.lower().split("-")[0], "language", "is described in")
+            wanted_language = _known(spoken, subtag(self.language), "language", "is described in")
             keep &= _language(pl.col(C.LANGUAGE)) == wanted_language
         if self.in_stock:
             _need(items, IN_STOCK, "in-stock")
@@ -74,8 +75,8 @@ def _need(items: pl.DataFrame, column: str, option: str) -> None:
 
 
 def _language(column: pl.Expr) -> pl.Expr:
-    """``zh`` of ``zh-Hant``, in lower case."""
-    return column.str.to_lowercase().str.split("-").list.first()
+    """:func:`fusionrec.modalities.text.subtag` of a column."""
+    return column.str.strip_chars().str.to_lowercase().str.extract("^([^-_]*)")
 
 
 def _known(column: pl.Series, wanted: str, option: str, says: str) -> str:

@@ -91,10 +91,11 @@ class SearchIndex:
         earlier queries that are encoded, once. Raises IntegrityError where embeddings are missing or of another
         encoder, DataRejected before ingest.
         """
+        modalities = {name: spec.bound(paths.encoders / name) for name, spec in modalities.items()}
         have = _usable(paths, modalities)
         catalogue = embeddings.load(paths, tuple(have)) if have else ItemSet(_ids(paths))
         items = _in_order(tables.accepted(paths, "items"), catalogue.ids)
-        texts = [" ".join(filter(None, map(clean, row))) for row in items.select(_fields(items)).iter_rows()]
+        texts = _texts(items, [name for spec in modalities.values() for name in spec.text_columns])
         standards = {
             name: Standard(
                 catalogue.features[name], catalogue.present[name], catalogue.group[name], told["group_names"]
@@ -113,7 +114,7 @@ class SearchIndex:
             _languages(catalogue, spec_that_reads(encoded, "text")),
         )
         if index.texts is not None:
-            files = {name: manifest["files"]["vectors.npy"] for name, manifest in have.items()}
+            files = {f"{name}/{file}": told["files"][file] for name, told in have.items() for file in told["files"]}
             index.learnt = _learnt(paths, index, encoded[index.texts], catalogue, files, until, progress)
         return index
 
@@ -215,6 +216,7 @@ def _learnt(
     if not len(earlier):
         return Learnt()
     facts = {**files, "queries": earlier.digest(), "encoder": spec.encoder.for_queries().fingerprint()}
+    facts["texts"] = embeddings.items_digest(index.keywords.texts)
     folder = keeping.name(items=embeddings.items_digest(index.ids), **facts)
     kept = keeping.read(paths.home, folder, len(index))
     if kept is not None:
@@ -267,5 +269,10 @@ def _in_order(items: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
     return items[[row[item] for item in ids]]
 
 
-def _fields(items: pl.DataFrame) -> list[str]:
-    return [name for name in FIELDS if name in items.columns]
+def _texts(items: pl.DataFrame, more: Sequence[str]) -> list[str]:
+    """I texts: :data:`FIELDS` and what else is encoded as text, as far as the catalogue has them; "" for nothing."""
+    import polars as pl
+
+    have = [name for name in dict.fromkeys((*FIELDS, *more)) if name in items.columns]
+    rows = items.select(pl.col(have).cast(pl.String)).iter_rows() if have else ((),) * len(items)
+    return [" ".join(filter(None, map(clean, row))) for row in rows]

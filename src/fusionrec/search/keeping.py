@@ -16,7 +16,7 @@ from fusionrec.search.clicks import ClickMap
 from fusionrec.search.learning import Learnt
 from fusionrec.search.weights import Weights
 
-VERSION = 1  # of the files and of how things are learnt: another one is learnt anew
+VERSION = 2  # of the files and of how things are learnt: another one is learnt anew
 FILE, MANIFEST = "learnt.safetensors", "manifest.json"
 KEPT = 2  # the latest, and the one before (a switch of params back and forth)
 

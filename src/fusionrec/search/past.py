@@ -41,8 +41,9 @@ class Past:
         )
 
     def digest(self) -> str:
-        """Hex sha256 over the texts and what was clicked."""
-        lines = [f"{text!r} {items.tolist()}" for text, items in zip(self.texts, self.clicked, strict=True)]
+        """Hex sha256 over the texts, who asked and what was clicked."""
+        asked = zip(self.texts, self.users, self.clicked, strict=True)
+        lines = [f"{text!r} {user!r} {items.tolist()}" for text, user, items in asked]
         return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from fusionrec.errors import ConfigError, UsageError
 from fusionrec.paths import Paths
-from fusionrec.stages.isolated import RUN_ID, resolved, with_overrides, write_params
+from fusionrec.stages.isolated import FINISHED, RUN_ID, resolved, with_overrides, write_params
 from fusionrec.stages.runner import prune_embeddings
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
@@ -33,8 +33,6 @@ def recipe_params(project: Path, name: str) -> dict[str, Any]:
 
     Raises UsageError for an unknown name, ConfigError (with what to set) for an unset variable or a bad recipe.
     """
-    import yaml
-
     from fusionrec import config
 
     found = recipes(project)
@@ -42,8 +40,9 @@ def recipe_params(project: Path, name: str) -> dict[str, Any]:
         near = get_close_matches(name, list(found), 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise UsageError(f"no recipe {name!r}{hint}; recipes are {', '.join(found) or 'none'}")
-    raw = yaml.safe_load(found[name].read_text(encoding="utf-8"))
-    root = raw.get("source", {}).get("root") if isinstance(raw, dict) else None
+    raw = config.read(found[name], f"recipes/{name}.yaml")
+    source = raw.get("source")
+    root = source.get("root") if isinstance(source, dict) else None
     for variable in _VARIABLE.findall(root) if isinstance(root, str) else ():
         if not os.environ.get(variable):
             holds = _HINTS.get(variable, "items and interactions")
@@ -66,15 +65,18 @@ def base_params(paths: Paths, recipe: str | None) -> dict[str, Any]:
 
 def changed_params(paths: Paths, base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any] | None:
     """``base`` with dotted keys set, validated; None where that is what params.yaml says: nothing to isolate."""
-    import yaml
+    from fusionrec import config
 
     raw = with_overrides(base, overrides)
-    same: bool = raw == yaml.safe_load((paths.project / "params.yaml").read_text(encoding="utf-8"))
-    return None if same else raw
+    try:
+        return None if raw == config.read(paths.project / "params.yaml", "params.yaml") else raw
+    except ConfigError:  # a file that nobody can read is no reason against running a recipe beside it
+        return raw
 
 
 def use(paths: Paths, name: str) -> dict[str, Any]:
-    """Write the recipe to params.yaml and check out what the cache knows of it; returns what was written."""
+    """Write the recipe to params.yaml, and forget the embeddings of modalities that it lacks; returns what was
+    written."""
     raw = recipe_params(paths.project, name)
     write_params(paths.project / "params.yaml", raw)
     prune_embeddings(paths, set(raw.get("modalities") or {}))
@@ -88,19 +90,19 @@ def adopt(paths: Paths, run: str) -> list[str]:
     ambiguous run, ConfigError where the run did not finish or the cache lacks its data.
     """
     kept = _find(paths, run)
-    lock = kept / "dvc.lock"
-    if not lock.is_file() or not (kept / "params.yaml").is_file():
-        raise ConfigError(f"run {kept.name} has no finished stage to adopt")
-    import yaml
+    if not all((kept / name).is_file() for name in ("params.yaml", "dvc.lock", FINISHED)):
+        raise ConfigError(f"run {kept.name} did not finish, so there is nothing to adopt: run it again")
     from dvc.exceptions import CheckoutError
     from dvc.repo import Repo
+
+    from fusionrec import config
 
     names = ["params.yaml", "dvc.lock"]
     for name in names:
         temporary = paths.project / f".{name}.{os.getpid()}.tmp"
         shutil.copyfile(kept / name, temporary)
         os.replace(temporary, paths.project / name)
-    raw = yaml.safe_load((paths.project / "params.yaml").read_text(encoding="utf-8"))
+    raw = config.read(paths.project / "params.yaml", "params.yaml")
     prune_embeddings(paths, set(raw.get("modalities") or {}))
     try:
         with Repo(str(paths.project), _wait_for_lock=True) as repo:

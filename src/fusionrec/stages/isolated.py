@@ -26,6 +26,8 @@ from fusionrec.stages.process import private_home
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 RUN = "FUSIONREC_RUN"  # names the isolated run to its stages, so that their reports stay apart
+FINISHED = "finished"
+"""The file that says so of a kept run."""
 _COPIED = ("dvc.yaml", "dvc.lock", "requirements.lock", ".dvcignore")
 
 
@@ -51,13 +53,9 @@ def resolved(params_file: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError with every problem.
     """
-    try:
-        raw = yaml.safe_load(params_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{params_file.name} cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{params_file.name} must be a mapping of sections, found {type(raw).__name__}")
-    return with_overrides(raw, overrides)
+    from fusionrec import config
+
+    return with_overrides(config.read(params_file, params_file.name), overrides)
 
 
 def with_overrides(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,18 +81,22 @@ def write_params(path: Path, raw: Mapping[str, Any]) -> None:
 
 @contextmanager
 def workspace(main: Paths, raw: Mapping[str, Any], run_id: str) -> Iterator[Paths]:
-    """Make the workspace, check out what its lock file knows, and on the way out keep params.yaml and dvc.lock only."""
+    """Make the workspace, check out what its lock file knows, and on the way out keep params.yaml and dvc.lock only.
+
+    What is kept counts as finished where the block ends without an exception."""
     if not RUN_ID.fullmatch(run_id):
         raise UsageError(f"a run id is letters, digits and -, found {run_id[:80]!r}")
     folder = private_home(main.home) / "isolated" / run_id
     folder.mkdir(mode=0o700, parents=True)
+    finished = False
     try:
         _fill(main, folder, raw)
         _checkout(folder)
         yield Paths(folder, main.home)
+        finished = True
     finally:
         try:
-            _keep(folder, main.home / "runs" / run_id)
+            _keep(folder, main.home / "runs" / run_id, finished)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -164,8 +166,10 @@ def _checkout(folder: Path) -> None:
         raise ConfigError(f"DVC cannot read the pipeline: {' '.join(str(error).split())}") from None
 
 
-def _keep(folder: Path, kept: Path) -> None:
+def _keep(folder: Path, kept: Path, finished: bool) -> None:
     kept.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("params.yaml", "dvc.lock"):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, kept / name)
+    if finished:  # last: a run that is killed before has not
+        (kept / FINISHED).touch()

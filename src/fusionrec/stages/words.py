@@ -52,8 +52,7 @@ def run(params: Params, paths: Paths) -> Report:
     report.seconds["read"] = time.monotonic() - start
     if said.is_empty():
         return _nothing(report, paths, "nobody wrote or asked anything whose time is known")
-    spec = params.modalities[modality]
-    spec = spec.model_copy(update={"encoder": spec.encoder.bound(paths.encoders / modality)})
+    spec = params.modalities[modality].bound(paths.encoders / modality)
     with counted("encode words") as progress:
         vectors, languages = encoded_texts(spec, said["said"].to_list(), Store(paths.store), progress)
     told = pl.Series((vectors != 0).any(axis=1))
