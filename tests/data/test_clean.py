@@ -33,6 +33,10 @@ NOON = datetime(2026, 3, 29, 12, 0, tzinfo=UTC)  # 1774785600
         ("2026-03-29T12:00:00.25Z", NOON + timedelta(milliseconds=250)),
         ("2026-03-29", NOON - timedelta(hours=12)),
         ("2026-03-29T12:00:00.123456789Z", NOON + timedelta(microseconds=123456)),
+        ("2026", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("1998.0", datetime(1998, 1, 1, tzinfo=UTC)),
+        ("20260329", NOON - timedelta(hours=12)),
+        ("20260230", datetime(1970, 8, 23, 11, 50, 30, tzinfo=UTC)),  # no day: seconds, which the gate calls too early
         ("29/03/2026", None),
         ("2026-02-30", None),
         ("2026-03-29T25:00:00", None),
@@ -98,6 +102,14 @@ def test_hostile_ids_are_set_aside_with_a_code(raw: str | None, code: str) -> No
 @pytest.mark.parametrize("good_id", ["שלום", "👩‍👩‍👧", "=cmd()", "<b>", "a b", "x" * 512, "..", "😀"])
 def test_unusual_ids_stay(good_id: str) -> None:
     assert _items(item_id=[good_id])[0]["item_id"].to_list() == [good_id]
+
+
+def test_blank_ids_that_need_not_be_there_are_none() -> None:
+    columns = {"user_id": ["u", "u"], "item_id": ["a", "b"], "event": ["click"] * 2, "impression_id": ["", " "]}
+    good, bad = clean.typed(pl.DataFrame(columns), "interactions", "log.csv", KEY)
+    assert good["impression_id"].to_list() == [None, None] and bad.is_empty()
+    asked = pl.DataFrame({"query_id": ["q", "r"], "text": ["mug", "cup"], "user_id": ["", "  "]})
+    assert clean.typed(asked, "queries", "queries.csv", KEY)[0]["user_id"].to_list() == [None, None]
 
 
 def test_ids_are_normalised_numbers_become_text_and_case_counts() -> None:

@@ -71,6 +71,13 @@ def test_positives_known_by_hand() -> None:
     assert untimed["timestamp"].dtype == TIME
 
 
+def test_a_like_of_zero_is_a_no() -> None:
+    frame = log([("u", "a", "like", 1.0, 0), ("u", "b", "like", 0.0, 0), ("u", "c", "like", None, 0),
+                 ("u", "d", "like", -1.0, 0), ("u", "e", "click", 0.0, 0)])  # fmt: skip
+    assert positive_pairs(frame, {"like": None, "click": None})["item_id"].to_list() == ["a", "c", "e"]
+    assert positive_pairs(frame, {"like": 0.0})["item_id"].to_list() == ["a", "b"], "who says so gets it"
+
+
 def test_k_core_known_by_hand() -> None:
     full = pairs(
         [("u", "a", 1), ("u", "b", 1), ("v", "a", 1), ("v", "b", 1), ("w", "b", 1), ("w", "c", 1), ("x", "c", 1)]

@@ -157,6 +157,19 @@ def test_where_validation_has_no_new_item_their_order_stays_that_of_the_parts() 
     assert len({tuple(row) for row in lists.tolist()}) > 1, "everybody gets the same new items in the order of rows"
 
 
+def test_items_that_join_later_are_scored_on_the_scale_of_the_others() -> None:
+    """All items of the fit were chosen, so there is none to choose the weights of new ones by."""
+    train, valid, items = data()
+    dense = Interactions(
+        np.concatenate([train.user, np.arange(NEW, dtype=np.int32)]),
+        np.concatenate([train.item, np.arange(ITEMS - NEW, ITEMS, dtype=np.int32)]), None, USERS, ITEMS,
+    )  # fmt: skip
+    parts = tuple(Fixed(signal=signal, new=True, seed=seed) for seed, signal in enumerate((3.0, 1.0, 0.0)))
+    model: Any = Blend(parts=parts).build()
+    model.fit(dense, valid, items)
+    assert model.weights.sum() == pytest.approx(1) and model.new_weights.sum() == pytest.approx(1)
+
+
 def test_the_choice_is_the_wished_one_among_those_that_are_as_good_as_the_best() -> None:
     rng = np.random.default_rng(0)
     best = rng.random(400)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from safetensors.numpy import load_file
 
@@ -36,6 +37,15 @@ def test_a_baseline_of_the_main_models_kind_is_a_model_of_its_own(tmp_path: Path
     assert [row["model"] for row in report.table] == ["vbpr", "vbpr (baseline)"] and len(report.seconds) == 2
     ours, other = (load_file(folder / "model.safetensors") for folder in (paths.model, paths.baselines / "vbpr"))
     assert ours.keys() == other.keys() and any((ours[name] != other[name]).any() for name in ours)
+
+
+def test_without_anybody_to_validate_on_the_last_epoch_stands_and_the_report_says_so(tmp_path: Path) -> None:
+    params, paths = project(tmp_path / "p", BPR(dim=8, training=SHORT.model_copy(update={"epochs": 7, "patience": 1})))
+    file = paths.splits / "valid.parquet"
+    pl.read_parquet(file).clear().write_parquet(file)
+    report = train.run(params, paths)
+    assert report.notes[0].startswith("nobody to validate on: ")
+    assert report.table[0] | {"seconds": 0} == {"model": "bpr", "steps": 7, "valid NDCG@20": None, "seconds": 0}
 
 
 def test_two_baselines_of_one_kind_are_refused(tmp_path: Path) -> None:

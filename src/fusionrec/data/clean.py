@@ -2,7 +2,8 @@
 
 A single bad value costs its row; a column where more than half of the values do not parse is the wrong column, and is
 refused at once. Times: ISO 8601 with or without zone (without: UTC), or epoch numbers, whose unit follows from the
-magnitude of each value: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, else nanoseconds."""
+magnitude of each value: below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, else nanoseconds. 2019 is a year and
+20190131 a day: as seconds both lie in 1970."""
 
 from __future__ import annotations
 
@@ -32,6 +33,8 @@ EXPECTED = {
 }
 CODES = {"number": "not_a_number", "integer": "not_an_integer", "boolean": "not_a_boolean", "time": "not_a_timestamp"}
 TRUE, FALSE = ["true", "t", "yes", "y", "1", "1.0"], ["false", "f", "no", "n", "0", "0.0"]
+YEARS = (1800, 2199)
+"""Whole numbers that are years, and with four digits more days."""
 ISO = (
     r"^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?(?:[.,](\d{1,9}))?)?"  # day, hour and minute, second, fraction
     r"\s*(?:[Zz]|UTC|GMT|([+-])(\d{2}):?(\d{2})?)?$"  # zone
@@ -127,7 +130,7 @@ def _code(raw: pl.Series, value: pl.Series, name: str, kind: str, required: bool
     rule: pl.Expr
     if kind == "id":
         rule = (
-            pl.when(pl.col("value").is_null() | (pl.col("value").str.strip_chars() == ""))
+            pl.when(pl.col("value").is_null())
             .then(pl.lit("empty_id") if required else None)
             .when(pl.col("value").str.len_bytes() > MAX_ID_BYTES)
             .then(pl.lit("long_id"))
@@ -146,7 +149,8 @@ def _code(raw: pl.Series, value: pl.Series, name: str, kind: str, required: bool
 
 
 def identifiers(raw: pl.Series) -> pl.Series:
-    """Ids as NFC strings; whole numbers in a float column (a nullable integer from pandas) lose their ``.0``."""
+    """Ids as NFC strings, blank ones null; whole numbers in a float column (a nullable integer from pandas) lose their
+    ``.0``."""
     if raw.dtype.is_float():
         whole = raw.fill_nan(None)
         if ((whole != whole.round()) | (whole.abs() > 2**53)).any():
@@ -156,7 +160,8 @@ def identifiers(raw: pl.Series) -> pl.Series:
         return raw.cast(pl.String)
     if raw.dtype not in (pl.String, pl.Categorical, pl.Null) and not isinstance(raw.dtype, pl.Enum):
         raise pl.exceptions.InvalidOperationError("not an id")
-    return raw.cast(pl.String).str.normalize("NFC")
+    text = raw.cast(pl.String).str.normalize("NFC")
+    return text.set(text.str.strip_chars() == "", None)
 
 
 def _numbers(raw: pl.Series) -> pl.Series:
@@ -238,6 +243,14 @@ def _epoch(raw: pl.Series) -> pl.Series:
             pl.when(pl.col("n").is_finite() & (pl.col("n").abs() < 9e18)).then(pl.col("n")).alias("n")
         )
     size = pl.col("n").cast(pl.Float64).abs()
+    digits = pl.col("n").cast(pl.Int64, strict=False).cast(pl.String)
+    day = (
+        pl.when(size.is_between(*YEARS) & (size == size.floor()))
+        .then(digits + "0101")
+        .when(size.is_between(YEARS[0] * 10_000, YEARS[1] * 10_000 + 1231) & (size == size.floor()))
+        .then(digits)
+        .str.to_datetime("%Y%m%d", time_unit="us", strict=False)
+    )
     micros = (
         pl.when(size < 1e11)
         .then(pl.col("n") * 1_000_000)
@@ -251,9 +264,8 @@ def _epoch(raw: pl.Series) -> pl.Series:
         micros = micros.round()
     else:
         frame = frame.with_columns(pl.col("n").cast(pl.Int64, strict=False))
-    return frame.select(
-        micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    ).to_series()
+    moment = pl.coalesce(day, micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us")))
+    return frame.select(moment.dt.replace_time_zone("UTC")).to_series()
 
 
 def _found(frame: pl.DataFrame, codes: dict[str, pl.Series]) -> list[pl.Series]:

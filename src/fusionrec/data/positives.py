@@ -9,6 +9,7 @@ import polars as pl
 from fusionrec.data.schema import TIME
 from fusionrec.types import Columns as C
 
+LIKE = "like"
 PAIR = [C.USER, C.ITEM]
 
 
@@ -17,11 +18,12 @@ def positive_pairs(interactions: pl.DataFrame, events: Mapping[str, float | None
     item). A split that came with the data (``x_label``) follows as a fourth column: of several the lowest, train
     before valid before test, so that nothing of train is asked again.
 
-    ``events`` maps an event to the least value that makes it positive, or to None where any value does. An event
-    without a value counts only under None."""
+    ``events`` maps an event to the least value that makes it positive, or to None where any value does, but for a like
+    of 0, which is a "no". An event without a value counts only under None."""
     value = pl.col(C.VALUE) if C.VALUE in interactions.columns else pl.lit(None, dtype=pl.Float64)
+    denied = (pl.col(C.EVENT) == LIKE) & (value <= 0).fill_null(False)
     rules = [
-        (pl.col(C.EVENT) == event) & (pl.lit(True) if least is None else (value >= least).fill_null(False))
+        (pl.col(C.EVENT) == event) & (~denied if least is None else (value >= least).fill_null(False))
         for event, least in sorted(events.items())
     ]
     positive = interactions.filter(pl.any_horizontal(rules)) if rules else interactions.clear()

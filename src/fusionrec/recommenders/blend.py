@@ -127,6 +127,8 @@ class BlendRetriever(Retriever):
             values = [listed(placed(at)) for at in range(len(choices))]
             at = _within_one_error(values, lambda at: float(np.nansum(listed(placed(at), 1))))
             (self.scale, self.offset), best = choices[at], float(values[at].mean())
+        else:  # no new item to choose by; on the scale of the known ones all the same
+            self.new_weights = np.full(n, 1 / n)
         chosen = {f"weight_{p}": float(w) for p, w in enumerate(self.weights)}
         chosen |= {f"new_weight_{p}": float(w) for p, w in enumerate(self.new_weights)}
         watch(0, {**chosen, "scale": self.scale, "offset": self.offset, f"valid_{self.spec.metric}": best})

@@ -12,6 +12,7 @@ training interactions and items that were not in the fit cannot be scored.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -24,7 +25,7 @@ from fusionrec.recommenders.base import Retriever, Watch
 from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.negatives import Negatives
 from fusionrec.recommenders.training import Training, draws, share, tensor, train
-from fusionrec.recommenders.validation import validation_metric
+from fusionrec.recommenders.validation import can_judge, validation_metric
 from fusionrec.types import Bool, Float32, Interactions, ItemSet, Requests
 
 if TYPE_CHECKING:
@@ -78,10 +79,12 @@ class EmbeddedRetriever(Retriever):
                 batch = [tensor(share(part[start : start + how.batch]), device) for part in drawn]
                 yield partial(network.loss, *batch)
 
+        judged = can_judge(train_set, valid)
+
         def validate() -> float:
             self._take(network, active)
             self._attached()
-            return validation_metric(self, train_set, valid, how.metric, how.valid_users)
+            return validation_metric(self, train_set, valid, how.metric, how.valid_users) if judged else math.nan
 
         train(network, batches, validate, how, watch, seed)
         with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,9 @@ class Loop:
             epoch = progress.epoch
             row = {"loss": self._epoch(batches, epoch)}
             if (epoch + 1) % how.valid_every == 0 or epoch + 1 == how.epochs:
-                row[f"valid_{how.metric}"] = value = self._validate(validate)
+                value = self._validate(validate)
                 self._compare(value)
+                row |= {} if math.isnan(value) else {f"valid_{how.metric}": value}
             progress.epoch += 1
             progress.curve.append(row)
             progress.done = progress.epoch >= how.epochs or bool(how.patience and progress.since >= how.patience)
@@ -133,7 +135,9 @@ class Loop:
         return float(self.fabric.all_reduce(told, reduce_op="sum"))
 
     def _compare(self, value: float) -> None:
-        if value > self.progress.best or not self.best:
+        if math.isnan(value):  # nothing to judge by: the last epoch stands
+            self._take()
+        elif value > self.progress.best or not self.best:
             self.progress.best, self.progress.since = max(self.progress.best, value), 0
             self._take()
         else:

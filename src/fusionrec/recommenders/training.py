@@ -67,7 +67,8 @@ def train(
     ``batches(epoch)`` yields closures that compute the mean loss over this process's :func:`share` of one batch, on
     the module's device; all that is random in it comes from :func:`draws` or from torch's own generator, which is
     seeded by (``seed``, epoch, process). ``validate()`` is called in evaluation mode without gradients (in process 0
-    alone; the others get its value). The module ends on the CPU with the weights of the best epoch. Inside
+    alone; the others get its value); NaN says that there is nothing to judge by. The module ends on the CPU with the
+    weights of the best epoch, without anything to judge by of the last. Inside
     :func:`resumable` it goes on from the newest checkpoint, after ``watch`` has seen the epochs before it. ``work``:
     multiplications of a step (:func:`fusionrec.threads.threads_for`).
     Raises ValueError where a loss is not finite.

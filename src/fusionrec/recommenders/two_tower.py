@@ -13,6 +13,7 @@ Liang et al., "Variational autoencoders for collaborative filtering", WWW 2018, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -27,7 +28,7 @@ from fusionrec.fusion.space import FeatureSpace
 from fusionrec.recommenders.base import Retriever, RetrieverSpec, Watch
 from fusionrec.recommenders.dense import dot_products
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
-from fusionrec.recommenders.validation import validation_by_group
+from fusionrec.recommenders.validation import can_judge, validation_by_group
 from fusionrec.types import Bool, Float32, Interactions, ItemSet, Requests
 
 if TYPE_CHECKING:
@@ -95,9 +96,11 @@ class TwoTowerRetriever(Retriever):
 
         how = self.spec.training
 
+        judged = can_judge(train_set, valid)
+
         def validate() -> float:
             self._attached()
-            return validation_by_group(self, train_set, valid, how.metric, how.valid_users)
+            return validation_by_group(self, train_set, valid, how.metric, how.valid_users) if judged else math.nan
 
         work = how.batch * min(int(self.touched.sum()), self.spec.softmax_items) * self.spec.dim
         train(self.net, batches, validate, how, watch, seed, work)

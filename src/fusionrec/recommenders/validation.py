@@ -35,6 +35,11 @@ def validation_requests(
     return Requests(users.astype(np.int64), history[users], history_time=moments), positives[users].tocsr()
 
 
+def can_judge(train: Interactions, valid: Interactions) -> bool:
+    """Whether anybody has a validation positive that could be recommended."""
+    return len(validation_requests(train, valid, max_users=1)[0]) > 0
+
+
 def validation_metric(
     retriever: Retriever,
     train: Interactions,

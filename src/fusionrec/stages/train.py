@@ -18,6 +18,7 @@ from fusionrec.paths import Paths
 from fusionrec.recommenders.base import RetrieverSpec
 from fusionrec.recommenders.checkpoints import resumable
 from fusionrec.recommenders.devices import world
+from fusionrec.recommenders.validation import can_judge
 from fusionrec.registry.model import save_model
 from fusionrec.stages.progress import epochs
 from fusionrec.types import ItemSet, Report
@@ -52,6 +53,11 @@ def run(params: Params, paths: Paths) -> Report:
     if params.train.singles and len(items.modalities) > 1:
         for name in items.modalities:
             models.append((paths.baselines / f"only-{name}", chosen, f"only-{name}", items.only(name)))
+    if not can_judge(data.train, data.valid):
+        report.notes.append(
+            "nobody to validate on: trainings go on to their last epoch (train.retriever.training.epochs) and grids "
+            "keep their first values; choose a split with a validation part"
+        )
     checkpoints = _checkpoints(params, paths)
     for folder, spec, label, use in models:
         start = time.monotonic()

@@ -23,6 +23,7 @@ from typing import Literal
 import polars as pl
 from pydantic import Field, model_validator
 
+from fusionrec.data import delimited
 from fusionrec.data.clean import inferred
 from fusionrec.data.schema import MEDIA, REQUIRED, TABLES, printable
 from fusionrec.data.sources.base import RawTables, Source, SourceSpec
@@ -139,27 +140,14 @@ class Folder(Source):
 
 
 def read_frame(path: Path) -> pl.DataFrame:
-    """A CSV as strings (empty cells null; bytes that are not UTF-8 become U+FFFD) or a Parquet file as it is typed."""
+    """A CSV as strings (:mod:`fusionrec.data.delimited`) or a Parquet file as it is typed."""
     try:
         if path.suffix.lower() in TEXT_ENDINGS:
-            return _read_text(path)
+            return delimited.read(path)
         return pl.read_parquet(path, glob=False)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         first = printable(str(error).splitlines()[0], 200)
         raise DataRejected(f"{path.name} cannot be read as {path.suffix.lstrip('.') or 'a table'}: {first}") from None
-
-
-def _read_text(path: Path) -> pl.DataFrame:
-    with open(path, "rb") as file:
-        head = file.read(65536)
-    if not head.strip():
-        raise DataRejected(f"{path.name} is empty: nothing to train on; expected a header line and rows")
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise DataRejected(f"{path.name}: found UTF-16, expected UTF-8; save it as UTF-8")
-    first = head.splitlines()[0]
-    separator = max((",", "\t", ";"), key=lambda s: first.count(s.encode()))
-    frame = pl.read_csv(path, infer_schema=False, encoding="utf8-lossy", separator=separator, glob=False)
-    return frame.rename({c: c.strip() for c in frame.columns})
 
 
 def mapped(frame: pl.DataFrame, table: str, spec: Table, file: str) -> pl.DataFrame:

@@ -24,6 +24,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field
 
+from fusionrec.data import delimited
 from fusionrec.data.schema import printable
 from fusionrec.data.sources.base import RawTables, Source, SourceSpec
 from fusionrec.errors import DataRejected
@@ -210,7 +211,7 @@ def _numbered(path: Path, n_items: int) -> pl.DataFrame:
 
 def _read(path: Path, separator: str) -> pl.DataFrame:
     try:
-        return pl.read_csv(path, infer_schema=False, encoding="utf8-lossy", separator=separator, glob=False)
+        return delimited.read(path, separator)
     except (pl.exceptions.PolarsError, OSError) as error:
         first = printable(str(error).splitlines()[0], 200)
         raise DataRejected(f"{path.name} cannot be read as a table: {first}") from None
