@@ -77,6 +77,27 @@ def test_an_id_of_somebody_elses_impression_is_not_believed() -> None:
     assert told(found.rows) == [("a", "x", False, None, None), ("b", "x", True, None, None)] and not found.lost
 
 
+def test_a_whole_list_may_share_an_id() -> None:
+    request = {"impression_id": "q1"}
+    found = outcomes(
+        log(
+            *(("a", item, "impression", 0, request) for item in "xyz"),
+            ("a", "x", "click", 2, request),
+            ("a", "y", "impression", 5, {"impression_id": "q2"}),
+            ("a", "y", "purchase", 45, request),  # too late to be joined by time
+            ("a", "w", "click", 6, request),  # the list did not show it
+            ("b", "z", "click", 6, request),  # nor was it this user's
+        )
+    )
+    assert told(found.rows) == [
+        ("a", "x", True, False, None),
+        ("a", "y", True, True, None),
+        ("a", "z", False, False, None),
+        ("a", "y", False, False, None),
+    ]
+    assert found.lost == {"click": 2}
+
+
 def test_who_buys_has_clicked_and_unheard_tasks_are_unknown() -> None:
     rows = outcomes(
         log(("a", "x", "impression", 0, {}), ("a", "x", "purchase", 3, {}), ("a", "y", "impression", 1, {}))

@@ -129,9 +129,10 @@ def _completed(log: pl.DataFrame) -> pl.DataFrame:
 
 
 def _by_id(events: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
-    """event_row, row: the first impression of that id; an id that names another pair's impression is not believed."""
+    """event_row, row: the first impression of the pair with that id, which a whole list may share; an id that names
+    another pair's impression alone is not believed."""
     key = [C.IMPRESSION, C.USER, C.ITEM]
-    ids = shown.filter(pl.col(C.IMPRESSION).is_not_null()).unique(C.IMPRESSION, keep="first", maintain_order=True)
+    ids = shown.filter(pl.col(C.IMPRESSION).is_not_null()).unique(key, keep="first", maintain_order=True)
     return events.select("event_row", *key).join(ids.select(*key, "row"), on=key).select("event_row", "row")
 
 
