@@ -77,6 +77,26 @@ def test_an_id_of_somebody_elses_impression_is_not_believed() -> None:
     assert told(found.rows) == [("a", "x", False, None, None), ("b", "x", True, None, None)] and not found.lost
 
 
+def test_what_came_of_a_row_is_not_before_it_where_clocks_disagree() -> None:
+    named = {"impression_id": "i1"}
+    rows = outcomes(
+        log(
+            ("a", "x", "impression", 10, named),  # written when the page was closed
+            ("a", "x", "purchase", 12, named),
+            ("a", "x", "click", 8, named),
+            ("a", "y", "impression", 9, {}),
+            ("a", "y", "click", 11, {}),
+        )
+    ).rows
+    assert rows["item_id"].to_list() == ["x", "y"] and rows["click"].all()
+    assert rows["timestamp"].to_list() == [START + timedelta(minutes=minutes) for minutes in (8, 9)]
+    assert rows["until"].to_list() == [START + timedelta(minutes=minutes) for minutes in (12, 11)]
+    untimed = outcomes(log(("a", "x", "impression", None, named), ("a", "x", "click", 8, named))).rows
+    assert untimed["click"].all() and untimed["timestamp"].null_count() == 1
+    late = outcomes(log(("a", "x", "impression", 8, named), ("a", "x", "click", None, named))).rows
+    assert late["click"].all() and late["timestamp"].to_list() == [START + timedelta(minutes=8)]
+
+
 def test_a_whole_list_may_share_an_id() -> None:
     request = {"impression_id": "q1"}
     found = outcomes(

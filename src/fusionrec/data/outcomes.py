@@ -1,10 +1,12 @@
 """What was shown and what came of it: one row an impression, one column a task (D7 to D9).
 
 A click, cart, purchase or ad click belongs to the impression of its user and item whose id it names; one that names
-none to the latest impression of the pair at most ``minutes`` before it (without timestamps: to the pair's first). Who
-buys or puts into the cart has clicked. A rating or a like is given later and elsewhere, so it is a row of its own; a
-like with the value 0 is a "no". A log without impressions has its views instead. A task that the log never speaks of is
-null everywhere: unknown, not "no"; so is one that it never denies, for instance likes alone.
+none to the latest impression of the pair at most ``minutes`` before it (without timestamps: to the pair's first). A
+row's time is when it was shown, or when the first of its events happened where clocks disagree and that is earlier: what came
+of it must not count as its past. Who buys or puts into the cart has clicked. A rating or a like is given later and
+elsewhere, so it is a row of its own; a like with the value 0 is a "no". A log without impressions has its views
+instead. A task that the log never speaks of is null everywhere: unknown, not "no"; so is one that it never denies, for
+instance likes alone.
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ def outcomes(log: pl.DataFrame, minutes: float = 30.0) -> Outcomes:
     joined = pl.concat([named, _by_time(left, shown, minutes)])
     joined = events.select("event_row", C.EVENT, happened=C.TIME).join(joined, on="event_row")
     flags = joined.group_by("row").agg(
-        *[(pl.col(C.EVENT) == event).any().alias(task) for event, task in TASKS.items()], pl.col("happened").max()
+        *[(pl.col(C.EVENT) == event).any().alias(task) for event, task in TASKS.items()],
+        pl.col("happened").min().alias("first"),
+        pl.col("happened").max().alias("last"),
     )
     here = set(events[C.EVENT].unique())
     rows = shown.join(flags, on="row", how="left", maintain_order="left").with_columns(
@@ -61,7 +65,8 @@ def outcomes(log: pl.DataFrame, minutes: float = 30.0) -> Outcomes:
             (pl.col(task).fill_null(False) if event in here else pl.lit(None, dtype=pl.Boolean)).alias(task)
             for event, task in TASKS.items()
         ],
-        pl.max_horizontal(C.TIME, "happened").alias(UNTIL),
+        pl.when(pl.col(C.TIME).is_not_null()).then(pl.min_horizontal(C.TIME, "first")).alias(C.TIME),
+        pl.max_horizontal(C.TIME, "last").alias(UNTIL),
         pl.lit(None, dtype=pl.Float64).alias(RATING),
         pl.lit(None, dtype=pl.Boolean).alias(LIKE),
     )
