@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from fusionrec.data.outcomes import SCHEMA, outcomes, place
+from fusionrec.data.outcomes import SCHEMA, divided, outcomes, place
 from fusionrec.data.positives import positive_pairs
 from fusionrec.data.protocols import Given, GlobalTime, LeaveLastOut, RandomPerUser
 
@@ -189,6 +189,30 @@ def test_no_row_of_train_tells_of_a_later_positive() -> None:
     labelled = outcomes(whole.with_columns(x_label=pl.Series([0, 0, 1, 1, 2, 2, 0, 2]))).rows
     pairs = positive_pairs(whole.with_columns(x_label=pl.Series([0, 0, 1, 1, 2, 2, 0, 2])), {"click": None})
     assert place(Given(), labelled, pairs, Given().place(pairs, None), None).to_list() == [0, 1, 2, 0, 2]
+
+
+@pytest.mark.parametrize("kind", [pl.Int64, pl.String])
+def test_no_row_of_train_tells_of_a_choice_that_the_data_give_to_another_part(kind: type[pl.DataType]) -> None:
+    whole = log(
+        ("a", "x", "impression", 0, {"x_label": 0}),
+        ("a", "x", "click", 1, {"x_label": 0}),
+        ("a", "y", "impression", 2, {"x_label": 0}),
+        ("a", "y", "click", 3, {"x_label": 1}),
+        ("a", "z", "impression", 4, {"x_label": 0}),
+        ("a", "z", "cart", 5, {"x_label": 0}),
+        ("a", "z", "click", 6, {"x_label": 2}),
+        ("b", "z", "impression", 7, {"x_label": 0}),
+        ("b", "x", "impression", 8, {"x_label": 2}),
+        ("b", "x", "click", 9, {"x_label": 0}),
+    ).with_columns(pl.col("x_label").cast(kind))
+    pairs = positive_pairs(whole, {"click": None})
+    parts = divided(Given(), whole, pairs, Given().place(pairs, None), None)
+    found = {name: part.select("user_id", "item_id", "click").rows() for name, part in parts.items()}
+    assert found == {
+        "train": [("a", "x", True), ("b", "z", False)],
+        "valid": [("a", "y", True)],
+        "test": [("a", "z", True), ("b", "x", True)],
+    }
 
 
 @pytest.mark.parametrize("event", ["click", "purchase", "like"])
