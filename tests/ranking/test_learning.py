@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -162,6 +163,21 @@ def test_a_task_without_labels_is_left_out_and_one_outcome_alone_is_learnt() -> 
         assert ranker.tasks == ("click",)
         p = predicted(ranker, placed=False)
         assert (p > 0.9).mean() > 0.9 and (p <= 1).all()
+
+
+def test_validation_rows_without_a_label_stop_nothing() -> None:
+    """The rows are there, and what the ranker learns is unknown of all of them: as if there were none."""
+    train, later = TRAIN.shown.select(np.arange(400)), VALID.shown.select(np.arange(100))
+    later = replace(later, labels={**later.labels, "click": np.full(100, np.nan, np.float32)})
+    section = {"kind": "deepfm", "tasks": ("click",), "training": {**DEEP, "epochs": 5, "patience": 2}}
+    found, epochs = [], []
+    for valid in (later, later.select(np.zeros(100, bool))):
+        ranker: Ranker = TypeAdapter(AnyRanker).validate_python(section).build()
+        ranker.fit(train, valid, TRAIN.known(), watch=lambda epoch, _: epochs.append(epoch))
+        found.append(ranker.arrays())
+    assert epochs == [*range(len(epochs) // 2)] * 2 and len(epochs) >= 10
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(found[1][name], array)
 
 
 def rated_often(item: np.ndarray) -> np.ndarray:

@@ -134,9 +134,10 @@ class DeepRanker(Calibrated, Ranker):
                 yield partial(self._loss, parts["train"], rows, hidden)
 
         rounds = iter(range(how.epochs + 1))
+        judged = any((~np.isnan(label)).any() for label in parts["valid"].labels.values())
 
         def validate() -> float:
-            if len(valid) == 0:
+            if not judged:
                 return float(next(rounds))  # nothing to judge by: the last epoch is as good as any
             blocks = [np.arange(at, min(at + PAIRS, len(valid))) for at in range(0, len(valid), PAIRS)]
             return -sum(float(self._loss(parts["valid"], rows, None)) * len(rows) for rows in blocks) / len(valid)
