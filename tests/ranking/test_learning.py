@@ -210,6 +210,37 @@ def test_what_an_item_was_rated_before_is_read_by_the_fusion_and_new_items_lack_
     assert len(np.unique(said[0, ~old])) == 1, "nobody has rated the new ones"
 
 
+def test_a_request_knows_the_ratings_before_it_alone() -> None:
+    """Every other item is rated 5 from noon on; whoever asks in the morning is told of the morning, also by a ranker
+    that was written and read again."""
+    rng, n, noon = np.random.default_rng(1), 1500, 500
+    time, item = rng.integers(0, 1000, n), rng.integers(0, ITEMS, n)
+    good = item % 2 == 1
+    rating = np.where((time >= noon) & good, 5.0, 3.0) + rng.normal(0, 0.3, n)
+    user, labels = rng.integers(0, USERS, n).astype(np.int32), {"rating": rating.astype(np.float32)}
+    shown = Impressions(user, item.astype(np.int32), time.astype(np.int64), {}, labels)
+    none = np.zeros(0, np.int32)
+    known = Known(TRAIN.items.only(), TRAIN.known().users, Interactions(none, none, None, USERS, ITEMS))
+    how = {**DEEP, "epochs": 3}
+    section = {"kind": "deepfm", "ids": False, "past_rating": True, "tasks": ("rating",), "training": how}
+    ranker, again = (TypeAdapter(AnyRanker).validate_python(section).build() for _ in range(2))
+    ranker.fit(shown, shown.select(rng.random(n) < 0.2), known)
+    again.restore(ranker.arrays(), ranker.fit_ids)
+    again.attach(known.items)
+    nobody, items = sparse.csr_matrix((2, ITEMS), dtype=np.float32), np.tile(np.arange(9), (2, 1))
+    said = []
+    for one in (ranker, again):
+        morning, whole = (
+            one.predict(Requests(np.arange(2), nobody, time=time), items)["rating"]
+            for time in (np.array([noon - 1, 2000]), None)
+        )
+        np.testing.assert_array_equal(morning[1], whole[1])  # without a time it is after all of them
+        rise = whole[0] - morning[0]
+        assert rise[1::2].min() > 0.1 and rise[1::2].mean() > rise[::2].mean() + 0.3
+        said.append(morning)
+    np.testing.assert_array_equal(*said)
+
+
 @pytest.mark.parametrize("kind", ["concat_dense", "logistic", "boosting"])
 def test_with_ids_hidden_nobody_is_told_apart_but_by_content(kind: str) -> None:
     section: dict[str, object] = {"kind": kind, "ids": False, "tasks": ("click",)}

@@ -245,7 +245,8 @@ class DeepRanker(Calibrated, Ranker):
             position = given.get(POSITION, np.ones(len(r), np.int64)).astype(np.int64)
             ids = self.fields.codes(requests.user[r], item, given)
             said = None if self.hearing is None or spoken is None else self.hearing.at(spoken.at(r), item)
-            answers = self._answers(self._inputs(Batch(ids, item, past, position, None, said), None))
+            time = None if requests.time is None else requests.time[r]
+            answers = self._answers(self._inputs(Batch(ids, item, past, position, time, said), None))
             for task, (value, place) in answers.items():
                 out[task][r, c] = (
                     _unscaled(value, self.scale[task])
