@@ -129,6 +129,39 @@ def test_what_a_place_costs_is_learnt_and_left_out_of_serving(kind: str) -> None
     np.testing.assert_allclose(placed, first * seen[TEST.shown.context["position"] - 1], rtol=1e-4)
 
 
+def test_places_that_training_did_not_show_are_guessed_from_those_that_it_did() -> None:
+    """Lists of six, and one row far below: what is between is no better seen than the sixth place. A rating's row says
+    nothing of how its place is seen."""
+    few = TRAIN.shown.select(np.arange(1500))
+    place, labels = few.context["position"].copy(), {task: label.copy() for task, label in few.labels.items()}
+    place[:2], place[2] = (30, 90), 60
+    labels["click"][2:200], labels["rating"][2:200] = np.nan, 3
+    place[3:200] = 0
+    shown = Impressions(few.user, few.item, few.time, {"position": place}, labels)
+    section = {"kind": "deepfm", "tasks": ("click", "rating"), "training": {**DEEP, "epochs": 2}}
+    ranker, again = (TypeAdapter(AnyRanker).validate_python(section).build() for _ in range(2))
+    ranker.fit(shown, VALID.shown, TRAIN.known())
+    again.restore(ranker.arrays(), ranker.fit_ids)
+    again.attach(TRAIN.items)
+    request, item = Requests(np.arange(1), TRAIN.known().history.matrix()[:1]), np.full((1, 9), 7)
+    asked = {"position": np.array([[6, 7, 29, 30, 60, 89, 90, 120, 0]], np.int16)}
+    said = ranker.predict(request, item, asked)["click"][0]
+    np.testing.assert_array_equal(said[[1, 2]], said[0])
+    np.testing.assert_array_equal(said[[4, 5]], said[3])
+    assert said[7] == said[6]
+    at_each = {"position": np.arange(1, 7, dtype=np.int16)[None]}
+    each = ranker.predict(request, item[:, :6], at_each)["click"][0]
+    assert said[8] == pytest.approx(each.mean(), rel=0.05), "nobody knows where: as anywhere"
+    np.testing.assert_array_equal(again.predict(request, item, asked)["click"][0], said)
+
+
+def test_a_network_of_before_places_were_counted_says_what_it_said() -> None:
+    ranker, older = fitted("deepfm"), TypeAdapter(AnyRanker).validate_python({"kind": "deepfm"}).build()
+    older.restore({name: array for name, array in ranker.arrays().items() if name != "met"}, ranker.fit_ids)
+    older.attach(TRAIN.items)
+    np.testing.assert_array_equal(predicted(older), predicted(ranker))
+
+
 @pytest.mark.parametrize("head", ["shared_bottom", "mmoe", "esmm"])
 def test_purchases_and_ratings_are_told_too(head: str) -> None:
     ranker = fitted("deepfm", head=head)
