@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from fusionrec.data.outcomes import SCHEMA, outcomes, place
+from fusionrec.data.outcomes import SCHEMA, divided, outcomes, place
 from fusionrec.data.positives import positive_pairs
 from fusionrec.data.protocols import Given, GlobalTime, LeaveLastOut, RandomPerUser
 
@@ -75,6 +75,47 @@ def test_an_id_of_somebody_elses_impression_is_not_believed() -> None:
         )
     )
     assert told(found.rows) == [("a", "x", False, None, None), ("b", "x", True, None, None)] and not found.lost
+
+
+def test_what_came_of_a_row_is_not_before_it_where_clocks_disagree() -> None:
+    named = {"impression_id": "i1"}
+    rows = outcomes(
+        log(
+            ("a", "x", "impression", 10, named),  # written when the page was closed
+            ("a", "x", "purchase", 12, named),
+            ("a", "x", "click", 8, named),
+            ("a", "y", "impression", 9, {}),
+            ("a", "y", "click", 11, {}),
+        )
+    ).rows
+    assert rows["item_id"].to_list() == ["x", "y"] and rows["click"].all()
+    assert rows["timestamp"].to_list() == [START + timedelta(minutes=minutes) for minutes in (8, 9)]
+    assert rows["until"].to_list() == [START + timedelta(minutes=minutes) for minutes in (12, 11)]
+    untimed = outcomes(log(("a", "x", "impression", None, named), ("a", "x", "click", 8, named))).rows
+    assert untimed["click"].all() and untimed["timestamp"].null_count() == 1
+    late = outcomes(log(("a", "x", "impression", 8, named), ("a", "x", "click", None, named))).rows
+    assert late["click"].all() and late["timestamp"].to_list() == [START + timedelta(minutes=8)]
+
+
+def test_a_whole_list_may_share_an_id() -> None:
+    request = {"impression_id": "q1"}
+    found = outcomes(
+        log(
+            *(("a", item, "impression", 0, request) for item in "xyz"),
+            ("a", "x", "click", 2, request),
+            ("a", "y", "impression", 5, {"impression_id": "q2"}),
+            ("a", "y", "purchase", 45, request),  # too late to be joined by time
+            ("a", "w", "click", 6, request),  # the list did not show it
+            ("b", "z", "click", 6, request),  # nor was it this user's
+        )
+    )
+    assert told(found.rows) == [
+        ("a", "x", True, False, None),
+        ("a", "y", True, True, None),
+        ("a", "z", False, False, None),
+        ("a", "y", False, False, None),
+    ]
+    assert found.lost == {"click": 2}
 
 
 def test_who_buys_has_clicked_and_unheard_tasks_are_unknown() -> None:
@@ -148,6 +189,30 @@ def test_no_row_of_train_tells_of_a_later_positive() -> None:
     labelled = outcomes(whole.with_columns(x_label=pl.Series([0, 0, 1, 1, 2, 2, 0, 2]))).rows
     pairs = positive_pairs(whole.with_columns(x_label=pl.Series([0, 0, 1, 1, 2, 2, 0, 2])), {"click": None})
     assert place(Given(), labelled, pairs, Given().place(pairs, None), None).to_list() == [0, 1, 2, 0, 2]
+
+
+@pytest.mark.parametrize("kind", [pl.Int64, pl.String])
+def test_no_row_of_train_tells_of_a_choice_that_the_data_give_to_another_part(kind: type[pl.DataType]) -> None:
+    whole = log(
+        ("a", "x", "impression", 0, {"x_label": 0}),
+        ("a", "x", "click", 1, {"x_label": 0}),
+        ("a", "y", "impression", 2, {"x_label": 0}),
+        ("a", "y", "click", 3, {"x_label": 1}),
+        ("a", "z", "impression", 4, {"x_label": 0}),
+        ("a", "z", "cart", 5, {"x_label": 0}),
+        ("a", "z", "click", 6, {"x_label": 2}),
+        ("b", "z", "impression", 7, {"x_label": 0}),
+        ("b", "x", "impression", 8, {"x_label": 2}),
+        ("b", "x", "click", 9, {"x_label": 0}),
+    ).with_columns(pl.col("x_label").cast(kind))
+    pairs = positive_pairs(whole, {"click": None})
+    parts = divided(Given(), whole, pairs, Given().place(pairs, None), None)
+    found = {name: part.select("user_id", "item_id", "click").rows() for name, part in parts.items()}
+    assert found == {
+        "train": [("a", "x", True), ("b", "z", False)],
+        "valid": [("a", "y", True)],
+        "test": [("a", "z", True), ("b", "x", True)],
+    }
 
 
 @pytest.mark.parametrize("event", ["click", "purchase", "like"])

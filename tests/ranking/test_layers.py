@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -55,12 +56,28 @@ def test_the_second_order_is_the_sum_over_pairs() -> None:
 
 
 def test_examination_is_one_in_the_first_place_and_less_elsewhere() -> None:
-    seen = Examination(4)
+    seen = Examination(np.array([3, 5, 5, 1, 2]))
     places = torch.tensor([1, 2, 4, 9, 0])  # the fifth place was never met: as the last one
     found = seen(places).exp()
     assert found[0] == 1 and (found[1:] < 1).all() and found[2] == found[3]
     seen(places).sum().backward()
     assert seen.seen.grad[1] == 0 and (seen.seen.grad[[0, 2, 4]] != 0).all()
+
+
+def test_a_place_that_training_did_not_meet_reads_as_one_that_it_did() -> None:
+    seen = Examination(np.array([0, 6, 3, 0, 1, 0, 0]))
+    seen.seen.data = torch.linspace(0.3, -0.3, 7)
+    own = torch.nn.functional.logsigmoid(seen.PACE * seen.seen).exp()
+    unknown = (6 * 1 + 3 * own[2] + own[4]) / 10
+    torch.testing.assert_close(
+        seen(torch.tensor([0, 1, 2, 3, 4, 5, 6, 200])).exp(),
+        torch.stack([unknown, own.new_ones(()), own[2], own[2], own[4], own[4], own[4], own[4]]),
+    )
+    late = Examination(np.array([2, 0, 0, 5]))
+    late.seen.data = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    assert len(set(late(torch.tensor([1, 2, 3])).tolist())) == 1 and late(torch.tensor([0])) != late(torch.tensor([3]))
+    for nothing in (np.zeros(4, np.int64), np.array([7])):  # of no place anything was learnt
+        assert Examination(nothing).log_seen()[1] == 0
 
 
 @pytest.mark.parametrize("head", [SharedBottom(), MMoE(), ESMM()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -128,6 +129,39 @@ def test_what_a_place_costs_is_learnt_and_left_out_of_serving(kind: str) -> None
     np.testing.assert_allclose(placed, first * seen[TEST.shown.context["position"] - 1], rtol=1e-4)
 
 
+def test_places_that_training_did_not_show_are_guessed_from_those_that_it_did() -> None:
+    """Lists of six, and one row far below: what is between is no better seen than the sixth place. A rating's row says
+    nothing of how its place is seen."""
+    few = TRAIN.shown.select(np.arange(1500))
+    place, labels = few.context["position"].copy(), {task: label.copy() for task, label in few.labels.items()}
+    place[:2], place[2] = (30, 90), 60
+    labels["click"][2:200], labels["rating"][2:200] = np.nan, 3
+    place[3:200] = 0
+    shown = Impressions(few.user, few.item, few.time, {"position": place}, labels)
+    section = {"kind": "deepfm", "tasks": ("click", "rating"), "training": {**DEEP, "epochs": 2}}
+    ranker, again = (TypeAdapter(AnyRanker).validate_python(section).build() for _ in range(2))
+    ranker.fit(shown, VALID.shown, TRAIN.known())
+    again.restore(ranker.arrays(), ranker.fit_ids)
+    again.attach(TRAIN.items)
+    request, item = Requests(np.arange(1), TRAIN.known().history.matrix()[:1]), np.full((1, 9), 7)
+    asked = {"position": np.array([[6, 7, 29, 30, 60, 89, 90, 120, 0]], np.int16)}
+    said = ranker.predict(request, item, asked)["click"][0]
+    np.testing.assert_array_equal(said[[1, 2]], said[0])
+    np.testing.assert_array_equal(said[[4, 5]], said[3])
+    assert said[7] == said[6]
+    at_each = {"position": np.arange(1, 7, dtype=np.int16)[None]}
+    each = ranker.predict(request, item[:, :6], at_each)["click"][0]
+    assert said[8] == pytest.approx(each.mean(), rel=0.05), "nobody knows where: as anywhere"
+    np.testing.assert_array_equal(again.predict(request, item, asked)["click"][0], said)
+
+
+def test_a_network_of_before_places_were_counted_says_what_it_said() -> None:
+    ranker, older = fitted("deepfm"), TypeAdapter(AnyRanker).validate_python({"kind": "deepfm"}).build()
+    older.restore({name: array for name, array in ranker.arrays().items() if name != "met"}, ranker.fit_ids)
+    older.attach(TRAIN.items)
+    np.testing.assert_array_equal(predicted(older), predicted(ranker))
+
+
 @pytest.mark.parametrize("head", ["shared_bottom", "mmoe", "esmm"])
 def test_purchases_and_ratings_are_told_too(head: str) -> None:
     ranker = fitted("deepfm", head=head)
@@ -164,6 +198,21 @@ def test_a_task_without_labels_is_left_out_and_one_outcome_alone_is_learnt() -> 
         assert (p > 0.9).mean() > 0.9 and (p <= 1).all()
 
 
+def test_validation_rows_without_a_label_stop_nothing() -> None:
+    """The rows are there, and what the ranker learns is unknown of all of them: as if there were none."""
+    train, later = TRAIN.shown.select(np.arange(400)), VALID.shown.select(np.arange(100))
+    later = replace(later, labels={**later.labels, "click": np.full(100, np.nan, np.float32)})
+    section = {"kind": "deepfm", "tasks": ("click",), "training": {**DEEP, "epochs": 5, "patience": 2}}
+    found, epochs = [], []
+    for valid in (later, later.select(np.zeros(100, bool))):
+        ranker: Ranker = TypeAdapter(AnyRanker).validate_python(section).build()
+        ranker.fit(train, valid, TRAIN.known(), watch=lambda epoch, _: epochs.append(epoch))
+        found.append(ranker.arrays())
+    assert epochs == [*range(len(epochs) // 2)] * 2 and len(epochs) >= 10
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(found[1][name], array)
+
+
 def rated_often(item: np.ndarray) -> np.ndarray:
     return item % 3 == 0
 
@@ -192,6 +241,37 @@ def test_what_an_item_was_rated_before_is_read_by_the_fusion_and_new_items_lack_
     good = rated_often(np.arange(ITEMS))
     assert abs(said[:, old & good].mean() - 0.6) < 0.1 and abs(said[:, old & ~good].mean() - 0.1) < 0.08
     assert len(np.unique(said[0, ~old])) == 1, "nobody has rated the new ones"
+
+
+def test_a_request_knows_the_ratings_before_it_alone() -> None:
+    """Every other item is rated 5 from noon on; whoever asks in the morning is told of the morning, also by a ranker
+    that was written and read again."""
+    rng, n, noon = np.random.default_rng(1), 1500, 500
+    time, item = rng.integers(0, 1000, n), rng.integers(0, ITEMS, n)
+    good = item % 2 == 1
+    rating = np.where((time >= noon) & good, 5.0, 3.0) + rng.normal(0, 0.3, n)
+    user, labels = rng.integers(0, USERS, n).astype(np.int32), {"rating": rating.astype(np.float32)}
+    shown = Impressions(user, item.astype(np.int32), time.astype(np.int64), {}, labels)
+    none = np.zeros(0, np.int32)
+    known = Known(TRAIN.items.only(), TRAIN.known().users, Interactions(none, none, None, USERS, ITEMS))
+    how = {**DEEP, "epochs": 3}
+    section = {"kind": "deepfm", "ids": False, "past_rating": True, "tasks": ("rating",), "training": how}
+    ranker, again = (TypeAdapter(AnyRanker).validate_python(section).build() for _ in range(2))
+    ranker.fit(shown, shown.select(rng.random(n) < 0.2), known)
+    again.restore(ranker.arrays(), ranker.fit_ids)
+    again.attach(known.items)
+    nobody, items = sparse.csr_matrix((2, ITEMS), dtype=np.float32), np.tile(np.arange(9), (2, 1))
+    said = []
+    for one in (ranker, again):
+        morning, whole = (
+            one.predict(Requests(np.arange(2), nobody, time=time), items)["rating"]
+            for time in (np.array([noon - 1, 2000]), None)
+        )
+        np.testing.assert_array_equal(morning[1], whole[1])  # without a time it is after all of them
+        rise = whole[0] - morning[0]
+        assert rise[1::2].min() > 0.1 and rise[1::2].mean() > rise[::2].mean() + 0.3
+        said.append(morning)
+    np.testing.assert_array_equal(*said)
 
 
 @pytest.mark.parametrize("kind", ["concat_dense", "logistic", "boosting"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fusionrec.errors import ConfigError
 from fusionrec.ranking.base import Impressions
 from fusionrec.ranking.rated import PRIOR, PastRatings
 
@@ -41,10 +42,19 @@ def test_after_training_all_of_it_counts_and_new_items_have_none() -> None:
     found = PastRatings.learn(shown([2, 0, 2], [1, 2, 3], [5, 1, 5]), 4)
     value, there = found.before(np.array([2, 0, -1]), None)
     assert there.tolist() == [True, True, False] and value[0] > 0 > value[1] and value[2] == 0
-    restored = PastRatings.restore(found.arrays())
-    again, also = restored.before(np.array([2, 0, -1]), None)
-    np.testing.assert_allclose(again, value, atol=1e-6)
-    assert also.tolist() == there.tolist()
+
+
+def test_what_is_kept_answers_the_same_at_every_time() -> None:
+    found = PastRatings.learn(ROWS, 4)
+    again = PastRatings.restore(found.arrays())
+    item = np.tile(np.array([2, 0, 1, 3, -1]), 6)
+    time = np.repeat(np.array([np.iinfo(np.int64).min, 10, 11, 20, 30, 99]), 5)
+    for moment in (time, None):
+        for kept, learnt in zip(again.before(item, moment), found.before(item, moment), strict=True):
+            np.testing.assert_array_equal(kept, learnt)
+    older = {"rated/total": np.zeros(4), "rated/count": np.zeros(4, np.int64)}
+    with pytest.raises(ConfigError, match="without the times of its ratings.*run the stage rank again"):
+        PastRatings.restore(older)
 
 
 def test_ratings_that_are_all_the_same_say_nothing() -> None:

@@ -1,10 +1,12 @@
 """What was shown and what came of it: one row an impression, one column a task (D7 to D9).
 
 A click, cart, purchase or ad click belongs to the impression of its user and item whose id it names; one that names
-none to the latest impression of the pair at most ``minutes`` before it (without timestamps: to the pair's first). Who
-buys or puts into the cart has clicked. A rating or a like is given later and elsewhere, so it is a row of its own; a
-like with the value 0 is a "no". A log without impressions has its views instead. A task that the log never speaks of is
-null everywhere: unknown, not "no"; so is one that it never denies, for instance likes alone.
+none to the latest impression of the pair at most ``minutes`` before it (without timestamps: to the pair's first). A
+row's time is when it was shown, or when the first of its events happened where clocks disagree and that is earlier:
+what came of it must not count as its past. Who buys or puts into the cart has clicked. A rating or a like is given
+later and elsewhere, so it is a row of its own; a like with the value 0 is a "no". A log without impressions has its
+views instead. A task that the log never speaks of is null everywhere: unknown, not "no"; so is one that it never
+denies, for instance likes alone.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ SCHEMA = {
 
 @dataclass(frozen=True)
 class Outcomes:
-    """``rows``: columns of :data:`SCHEMA` (and ``x_label`` where the log has it), sorted by time, user, item; ``until``
-    is when the last thing happened that a row tells of. ``lost``: event -> how many of it belong to no impression."""
+    """``rows``: columns of :data:`SCHEMA` (and ``x_label`` where the log has it, the largest of what a row tells of),
+    sorted by time, user, item; ``until`` is when the last thing happened that a row tells of. ``lost``: event -> how
+    many of it belong to no impression."""
 
     rows: pl.DataFrame
     lost: dict[str, int]
@@ -51,9 +54,13 @@ def outcomes(log: pl.DataFrame, minutes: float = 30.0) -> Outcomes:
     named = _by_id(events, shown)
     left = events.join(named, on="event_row", how="anti")
     joined = pl.concat([named, _by_time(left, shown, minutes)])
-    joined = events.select("event_row", C.EVENT, happened=C.TIME).join(joined, on="event_row")
+    given = [C.LABEL] if C.LABEL in log.columns else []
+    joined = events.select("event_row", C.EVENT, *given, happened=C.TIME).join(joined, on="event_row")
     flags = joined.group_by("row").agg(
-        *[(pl.col(C.EVENT) == event).any().alias(task) for event, task in TASKS.items()], pl.col("happened").max()
+        *[(pl.col(C.EVENT) == event).any().alias(task) for event, task in TASKS.items()],
+        pl.col("happened").min().alias("first"),
+        pl.col("happened").max().alias("last"),
+        *[pl.col(name).max().alias(f"last_{name}") for name in given],
     )
     here = set(events[C.EVENT].unique())
     rows = shown.join(flags, on="row", how="left", maintain_order="left").with_columns(
@@ -61,7 +68,9 @@ def outcomes(log: pl.DataFrame, minutes: float = 30.0) -> Outcomes:
             (pl.col(task).fill_null(False) if event in here else pl.lit(None, dtype=pl.Boolean)).alias(task)
             for event, task in TASKS.items()
         ],
-        pl.max_horizontal(C.TIME, "happened").alias(UNTIL),
+        pl.when(pl.col(C.TIME).is_not_null()).then(pl.min_horizontal(C.TIME, "first")).alias(C.TIME),
+        pl.max_horizontal(C.TIME, "last").alias(UNTIL),
+        *[pl.max_horizontal(name, f"last_{name}").alias(name) for name in given],
         pl.lit(None, dtype=pl.Float64).alias(RATING),
         pl.lit(None, dtype=pl.Boolean).alias(LIKE),
     )
@@ -79,7 +88,7 @@ def outcomes(log: pl.DataFrame, minutes: float = 30.0) -> Outcomes:
         pl.lit(None, dtype=pl.String).alias(C.SURFACE),
         *[pl.lit(None, dtype=pl.Boolean).alias(task) for task in TASKS.values()],
     )
-    columns = [*SCHEMA, *([C.LABEL] if C.LABEL in log.columns else [])]
+    columns = [*SCHEMA, *given]
     whole = pl.concat([rows.select(columns), told.select(columns)]).sort(C.TIME, C.USER, C.ITEM, maintain_order=True)
     counts = dict(
         events.join(joined.select("event_row"), on="event_row", how="anti")[C.EVENT].value_counts().iter_rows()
@@ -129,9 +138,10 @@ def _completed(log: pl.DataFrame) -> pl.DataFrame:
 
 
 def _by_id(events: pl.DataFrame, shown: pl.DataFrame) -> pl.DataFrame:
-    """event_row, row: the first impression of that id; an id that names another pair's impression is not believed."""
+    """event_row, row: the first impression of the pair with that id, which a whole list may share; an id that names
+    another pair's impression alone is not believed."""
     key = [C.IMPRESSION, C.USER, C.ITEM]
-    ids = shown.filter(pl.col(C.IMPRESSION).is_not_null()).unique(C.IMPRESSION, keep="first", maintain_order=True)
+    ids = shown.filter(pl.col(C.IMPRESSION).is_not_null()).unique(key, keep="first", maintain_order=True)
     return events.select("event_row", *key).join(ids.select(*key, "row"), on=key).select("event_row", "row")
 
 

@@ -12,7 +12,15 @@ VALUES = {"mse": "MSE", "rmse": "RMSE", "mae": "MAE"}
 LESS = ("logloss", "ece", "mse", "rmse", "mae")
 """Of these less is better."""
 WORDS = {"gauc": "AUC within a user", "logloss": "log loss", "mse": "squared error"}
-TASKS = {"click": "clicked", "conversion": "bought", "ad_click": "clicked as an ad", "like": "liked", "rating": "rated"}
+TASKS = {
+    "click": "clicked",
+    "cart": "put into the cart",
+    "conversion": "bought",
+    "ad_click": "clicked as an ad",
+    "like": "liked",
+    "rating": "rated",
+}
+"""Every task that a ranker may be told to learn, in the order of tables."""
 
 
 def tables(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:

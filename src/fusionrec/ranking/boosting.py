@@ -1,8 +1,9 @@
 """Gradient-boosted trees over the table of an impression (D7 to D9): scikit-learn's histogram trees (Ke et al.,
 "LightGBM", NeurIPS 2017), their number chosen on the validation impressions.
 
-Ids enter as the item's popularity alone: a tree cannot use a code without an order. The trees are kept as plain arrays
-and walked here, so that nothing has to be unpickled.
+Ids enter as the item's popularity alone: a tree cannot use a code without an order. Code 0, unknown, is missing: it
+goes where the missing ones of training did best, or where most of training went. The trees are kept as plain arrays and
+walked here, so that nothing has to be unpickled.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class BoostingRanker(Tabular):
             learning_rate=self.spec.lr, max_iter=self.spec.trees, max_leaf_nodes=self.spec.leaves,
             early_stopping=False, random_state=seed,
         )  # fmt: skip
-        model.fit(_plain(rows), y if task in self.values else y > 0.5)
+        x = _plain(rows)
+        x[:, np.isnan(x).all(axis=0)] = 0  # scikit-learn takes no empty column; no tree asks for one of a single value
+        model.fit(x, y if task in self.values else y > 0.5)
         trees = [group[0].nodes for group in model._predictors]
         start = float(np.ravel(model._baseline_prediction)[0])
         if len(valid):
@@ -77,7 +80,9 @@ class BoostingRanker(Tabular):
 
 
 def _plain(rows: Table) -> Float64:
-    return np.concatenate([rows.numbers, rows.codes[:, IDS:]], axis=1).astype(np.float64)
+    """(N, numbers and codes but for the ids), NaN for an unknown code: as a number, 0 would be next to code 1."""
+    codes = rows.codes[:, IDS:].astype(np.float64)
+    return np.concatenate([rows.numbers.astype(np.float64), np.where(codes == 0, np.nan, codes)], axis=1)
 
 
 def _forest(trees: list[np.ndarray], start: float) -> dict[str, np.ndarray]:

@@ -43,7 +43,7 @@ from fusionrec.ranking.heads import AnyHead
 from fusionrec.ranking.heads.shared_bottom import SharedBottom
 from fusionrec.ranking.past import Past, candidate_blocks
 from fusionrec.ranking.rated import PastRatings
-from fusionrec.ranking.rows import Batch, Rows
+from fusionrec.ranking.rows import Batch, Rows, met
 from fusionrec.ranking.words import Hearing
 from fusionrec.recommenders.training import Training, draws, load_state, share, state_arrays, tensor, train
 from fusionrec.types import Bool, Float32, Int64, ItemSet, Requests
@@ -101,10 +101,13 @@ class DeepRanker(Calibrated, Ranker):
     ) -> None:
         import torch
 
+        from fusionrec.ranking.network import FOLLOWS_SIGHT
+
         torch.manual_seed(seed)
         self.tasks = tuple(labelled(train, self.spec.tasks))
         self.fit_ids = known.items.ids
         self.fields = Fields.learn(train, known, self.spec.width, seed, self.spec.ids)
+        self.met = met(train, [task for task in self.tasks if task in FOLLOWS_SIGHT], self.fields.places)
         self.rated = PastRatings.learn(train, len(known.items)) if self.spec.past_rating else None
         heard = Hearing.learn(train, known, self.fields.space, self.spec.last) if self.spec.own_words else None
         self.hearing = heard
@@ -118,7 +121,7 @@ class DeepRanker(Calibrated, Ranker):
     def _network(self) -> Any:
         from fusionrec.ranking.network import Network
 
-        return Network(self.spec, self.fusion, self.fields, self.tasks, self.values, self.hearing)
+        return Network(self.spec, self.fusion, self.fields, self.met, self.tasks, self.values, self.hearing)
 
     def _train(self, train_set: Impressions, valid: Impressions, known: Known, seed: int, watch: Watch) -> None:
         past = Past(known.history, self.spec.last)
@@ -134,9 +137,10 @@ class DeepRanker(Calibrated, Ranker):
                 yield partial(self._loss, parts["train"], rows, hidden)
 
         rounds = iter(range(how.epochs + 1))
+        judged = any((~np.isnan(label)).any() for label in parts["valid"].labels.values())
 
         def validate() -> float:
-            if len(valid) == 0:
+            if not judged:
                 return float(next(rounds))  # nothing to judge by: the last epoch is as good as any
             blocks = [np.arange(at, min(at + PAIRS, len(valid))) for at in range(0, len(valid), PAIRS)]
             return -sum(float(self._loss(parts["valid"], rows, None)) * len(rows) for rows in blocks) / len(valid)
@@ -244,7 +248,8 @@ class DeepRanker(Calibrated, Ranker):
             position = given.get(POSITION, np.ones(len(r), np.int64)).astype(np.int64)
             ids = self.fields.codes(requests.user[r], item, given)
             said = None if self.hearing is None or spoken is None else self.hearing.at(spoken.at(r), item)
-            answers = self._answers(self._inputs(Batch(ids, item, past, position, None, said), None))
+            time = None if requests.time is None else requests.time[r]
+            answers = self._answers(self._inputs(Batch(ids, item, past, position, time, said), None))
             for task, (value, place) in answers.items():
                 out[task][r, c] = (
                     _unscaled(value, self.scale[task])
@@ -258,6 +263,7 @@ class DeepRanker(Calibrated, Ranker):
             **state_arrays(self.net, "net"),
             **self.fields.arrays(),
             **self.calibration_arrays(),
+            "met": self.met,
             **({} if self.rated is None else self.rated.arrays()),
             **({} if self.hearing is None else self.hearing.arrays()),
             **{f"task/{n}/{task}": np.array(self.scale.get(task, ())) for n, task in enumerate(self.tasks)},
@@ -266,6 +272,8 @@ class DeepRanker(Calibrated, Ranker):
     def restore(self, arrays: Mapping[str, np.ndarray], fit_ids: tuple[str, ...]) -> None:
         self.fit_ids = tuple(fit_ids)
         self.fields = Fields.restore(arrays, fit_ids)
+        # What was written before places were counted reads each place as itself, as it did then.
+        self.met = np.asarray(arrays.get("met", np.ones(self.fields.places + 1)), np.int64)
         self.rated = PastRatings.restore(arrays) if self.spec.past_rating else None
         self.hearing = Hearing.restore(arrays, self.fields.space, self.spec.last)
         self.restore_calibration(arrays)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from fusionrec.types import Int64
 
 NEVER = -1e-6
 """The largest log probability a loss sees: log(1 - p) stays finite."""
@@ -70,19 +73,37 @@ def task_losses(out: Mapping[str, Tensor], labels: Mapping[str, Tensor], values:
 
 class Examination(nn.Module):
     """How likely a place is looked at, relative to the first (the position-based model; Richardson et al., "Predicting
-    clicks", WWW 2007): log of it (B,), 0 for place 1. A click needs that and a wish, so the two multiply."""
+    clicks", WWW 2007): log of it (B,), 0 for place 1 where that was met. A click needs that and a wish, so the two
+    multiply."""
 
     PACE = 10.0
     """A dozen numbers that every row informs may move faster than a vector that a few rows do."""
+    reads: Tensor
+    share: Tensor | None
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, met: Int64) -> None:
+        """``met`` (P + 1,): how many rows of training stood at each place and say whether it was looked at; the first
+        number is that of unknown places. Nothing is learnt of a place without such a row: it reads as the nearest met
+        one before it, else after it, and an unknown place as the mean chance of the training rows' places."""
         super().__init__()
-        self.seen = nn.Parameter(torch.full((max(places, 1) + 1,), 0.05))  # row 0: place unknown
+        count = np.pad(met, (0, max(2 - len(met), 0)))
+        self.seen = nn.Parameter(torch.full((len(count),), 0.05))  # row 0: place unknown
+        places = np.arange(len(count))
+        there, share = np.flatnonzero(count[1:]) + 1, None
+        if len(there):
+            places[1:] = there[np.maximum(np.searchsorted(there, places[1:], side="right") - 1, 0)]
+            if count[0] == 0:
+                share = torch.from_numpy((count / count.sum()).astype(np.float32))
+        self.register_buffer("reads", torch.from_numpy(places), persistent=False)
+        self.register_buffer("share", share, persistent=False)
 
     def log_seen(self) -> Tensor:
-        """(places + 1,): the log of how likely each place is looked at; row 0 is an unknown place."""
+        """(P + 1,): the log of how likely each place is looked at; row 0 is an unknown place."""
         found = nn.functional.logsigmoid(self.PACE * self.seen)
-        return torch.cat([found[:1], found.new_zeros(1), found[2:]])
+        found = torch.cat([found[:1], found.new_zeros(1), found[2:]])[self.reads]
+        if self.share is None:
+            return found
+        return torch.cat([(self.share[1:] @ found[1:].exp()).log()[None], found[1:]])
 
     def forward(self, position: Tensor) -> Tensor:
         return self.log_seen()[position.clamp(0, len(self.seen) - 1)]

@@ -18,19 +18,22 @@ if TYPE_CHECKING:
     from fusionrec.ranking.deep import DeepSpec
     from fusionrec.ranking.fields import Fields
     from fusionrec.ranking.words import Hearing
+    from fusionrec.types import Int64
 
 FOLLOWS_SIGHT = ("click", "conversion", "cart", "ad_click")
 """The tasks that presuppose that the place was looked at."""
 
 
 class Network(nn.Module):
-    """What :class:`fusionrec.ranking.deep.DeepRanker` trains; ``values``: the tasks that are no probabilities."""
+    """What :class:`fusionrec.ranking.deep.DeepRanker` trains; ``met``: see
+    :class:`fusionrec.ranking.layers.Examination`; ``values``: the tasks that are no probabilities."""
 
     def __init__(
         self,
         spec: DeepSpec,
         fusion: FusionSpec,
         read: Fields,
+        met: Int64,
         tasks: tuple[str, ...],
         values: frozenset[str],
         hearing: Hearing | None = None,
@@ -56,7 +59,7 @@ class Network(nn.Module):
             fields, numbers = fields + 1, numbers + 1 + hearing.compared
         self.mix: Any = spec.interaction(fields * spec.dim + numbers)
         self.head = spec.head.build(self.mix.width, tasks, values)
-        self.examination = Examination(read.places)
+        self.examination = Examination(met)
         self.anchor = self.nothing  # says where the module is
         self.work = fields * spec.dim * self.mix.width
 

@@ -2,7 +2,8 @@
 ``text + lambda image + mu rating``; D12, recipe d).
 
 The mean of its ratings, drawn towards the mean of all by :data:`PRIOR` imagined ratings, in standard deviations. A
-rating of the impression itself, or given later, never enters; an item without an earlier one lacks the modality.
+rating of the impression itself, or given later, never enters, neither in training nor where a request says its time; an
+item without an earlier one lacks the modality.
 Legend: N ratings, I items, B rows.
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fusionrec.errors import ConfigError
 from fusionrec.ranking.base import Impressions
 from fusionrec.types import Bool, Float32, Float64, Int64
 
@@ -64,15 +66,16 @@ class PastRatings:
         return mean.astype(np.float32)[:, None], count > 0
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What predicting needs: of each item its ratings together, not who gave which and when."""
-        total = self.total[self.start[1:]] - self.total[self.start[:-1]]
-        return {"rated/total": total, "rated/count": np.diff(self.start)}
+        """Of each item its ratings with their times, since a request knows those before it; not who gave which."""
+        return {f"rated/{name}": getattr(self, name) for name in ("start", "total", "moments", "key")}
 
     @classmethod
     def restore(cls, arrays: Mapping[str, np.ndarray]) -> PastRatings:
-        """The inverse of :meth:`arrays`; it answers for the time after training alone."""
-        count = np.asarray(arrays["rated/count"], np.int64)
-        start = np.concatenate([[0], np.cumsum(count)]).astype(np.int64)
-        total = np.zeros(start[-1] + 1)
-        total[start[1:]] = np.cumsum(arrays["rated/total"])
-        return cls(start, total, np.zeros(0, np.int64), np.zeros(0, np.int64))
+        """The inverse of :meth:`arrays`. Raises ConfigError for those of a version that kept no times."""
+        if "rated/moments" not in arrays:
+            raise ConfigError(
+                "past_rating: this ranker was written without the times of its ratings, so it would know later ones: "
+                "use the fusionrec that wrote it, or run the stage rank again"
+            )
+        start, moments, key = (np.asarray(arrays[f"rated/{name}"], np.int64) for name in ("start", "moments", "key"))
+        return cls(start, np.asarray(arrays["rated/total"], np.float64), moments, key)

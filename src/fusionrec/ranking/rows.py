@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,3 +53,11 @@ class Rows:
         time = None if part.time is None else part.time[rows]
         said = None if self.hearing is None or self.said is None else self.hearing.at(self.said.at(rows), item)
         return Batch(ids, item, self.past.bags(self.spans.at(rows), item), position, time, said)
+
+
+def met(rows: Impressions, tasks: Sequence[str], places: int) -> Int64:
+    """(at least ``places`` + 1,): how many rows with a label of any of ``tasks`` stood at each place; the first number:
+    where nobody knows it."""
+    known = np.any([~np.isnan(rows.labels[task]) for task in tasks], axis=0) if tasks else np.zeros(len(rows), bool)
+    position = rows.context.get(POSITION, np.ones(len(rows), np.int16))
+    return np.bincount(np.maximum(position[known], 0), minlength=places + 1).astype(np.int64)

@@ -8,9 +8,9 @@ from typing import Any
 from fusionrec.config import Evaluate
 from fusionrec.data.split import SplitData
 from fusionrec.errors import DataRejected
+from fusionrec.evaluation.outcomes import TASKS
 from fusionrec.paths import Paths
 from fusionrec.ranking import comparing, frame
-from fusionrec.ranking.base import TASKS
 from fusionrec.ranking.judging import Judgement, judge
 from fusionrec.registry.ranker import MAIN, ONLY, WITHOUT, LoadedRanker, load_ranker
 from fusionrec.registry.words import load_words
