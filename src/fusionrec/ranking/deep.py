@@ -13,6 +13,7 @@ Legend: N impressions, B rows of a batch, F fields, R different items of a batch
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -136,12 +137,11 @@ class DeepRanker(Calibrated, Ranker):
                 hidden = rng.random((2 if self.hearing is None else 3, len(rows))) < self.spec.id_dropout
                 yield partial(self._loss, parts["train"], rows, hidden)
 
-        rounds = iter(range(how.epochs + 1))
         judged = any((~np.isnan(label)).any() for label in parts["valid"].labels.values())
 
         def validate() -> float:
             if not judged:
-                return float(next(rounds))  # nothing to judge by: the last epoch is as good as any
+                return math.nan
             blocks = [np.arange(at, min(at + PAIRS, len(valid))) for at in range(0, len(valid), PAIRS)]
             return -sum(float(self._loss(parts["valid"], rows, None)) * len(rows) for rows in blocks) / len(valid)
 
