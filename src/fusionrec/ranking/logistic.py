@@ -47,10 +47,10 @@ class LogisticRanker(Tabular):
 
     def _fit_task(self, task: str, rows: Table, y: Float32, valid: Table, y_valid: Float32, seed: int) -> None:
         if task == self.tasks[0]:
-            self.centre = np.nanmean(rows.numbers, axis=0)
-            self.spread = np.where(np.nanstd(rows.numbers, axis=0) > 1e-6, np.nanstd(rows.numbers, axis=0), 1).astype(
-                np.float32
-            )
+            known = np.where(np.isnan(rows.numbers).all(axis=0), 0, rows.numbers)
+            deviation = np.nanstd(known, axis=0)
+            self.centre = np.nanmean(known, axis=0)
+            self.spread = np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
         x = self._design(rows)
         made = [self._model(task, x, y, strength, seed) for strength in self.spec.strength]
         if len(valid) and len(made) > 1:

@@ -2,7 +2,8 @@
 
 Numbers of a row: how long the user's past is, how much the item resembles it in each modality, how often the item was
 shown, the place in the list, the item's leading components of each modality. Codes: user, item, attributes, context.
-Everything speaks of before the impression or is the same whatever came of it, so nothing of the answer is in it.
+Everything speaks of before the impression or is the same whatever came of it, so nothing of the answer is in it. A
+number that nobody knows (a new item's popularity, an unknown place) is NaN.
 Legend: N rows, P numbers, F codes.
 """
 
@@ -106,7 +107,7 @@ class Tabular(Calibrated, Ranker):
             shape=(n, len(self.popular)),
         )
         place = context.get(POSITION, np.ones(n, np.int64))
-        numbers = [np.log1p(bags.counts), self.popular[item], place]
+        numbers = [np.log1p(bags.counts), self.popular[item], np.where(place > 0, place, np.nan)]
         for vectors in self.vectors.values():
             mean, mine = np.asarray(history @ vectors), vectors[item]
             length = np.linalg.norm(mean, axis=1) * np.linalg.norm(mine, axis=1)
