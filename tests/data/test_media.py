@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sqlite3
 import wave
@@ -52,6 +53,20 @@ def test_each_content_is_decoded_once_and_remembered(pictured: Project) -> None:
     assert (counts["media_read"], counts["media_decoded"]) == (1, 0)
     row = tables.read(pictured.paths, "items").filter(pl.col("item_id") == "item-3").row(0, named=True)
     assert (row["image_format"], row["image_fault"]) == ([None], ["truncated"])
+
+
+def test_a_file_that_kept_its_size_and_its_time_is_another_file_all_the_same(pictured: Project) -> None:
+    pictured.put("items", [{**g, "audio_path": "a.wav" if n == 0 else None} for n, g in enumerate(goods())])
+    file = pictured.root / "a.wav"
+    file.write_bytes(sound())
+    os.utime(file, ns=(10**18, 10**18))
+    pictured.ingest()
+    before = tables.read(pictured.paths, "items")["audio_sha256"].drop_nulls().to_list()
+    assert pictured.ingest().counts["media_read"] == 0
+    file.write_bytes(sound()[:-1] + b"x")
+    os.utime(file, ns=(10**18, 10**18))
+    assert pictured.ingest().counts["media_read"] == 1
+    assert tables.read(pictured.paths, "items")["audio_sha256"].drop_nulls().to_list() != before
 
 
 def test_the_gate_names_item_column_reason_and_file(pictured: Project) -> None:

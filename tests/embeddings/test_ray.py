@@ -18,10 +18,12 @@ import pytest
 
 from fusionrec.embeddings import shards
 from fusionrec.embeddings.engine import HERE, embed
+from fusionrec.embeddings.engines import ray as ray_engine
 from fusionrec.embeddings.engines.ray import Ray
 from fusionrec.embeddings.store import Store, verify
 from fusionrec.encoders.base import Encoder
 from fusionrec.encoders.minilm import MiniLM
+from fusionrec.errors import Unavailable
 
 from .conftest import Strings
 from .test_shards import Together, TogetherEncoder
@@ -116,6 +118,12 @@ def test_two_nodes_give_the_bits_of_this_process(cluster, tmp_path):
     rows = Strings(TEXTS).rows()
     with pytest.raises(ZeroDivisionError):  # an error on a node is the error that it is
         embed(Broken(TEXTS), rows, Together(), Store(tmp_path / "broken"), engine=Ray(address=cluster.address))
+
+
+def test_a_shard_that_no_node_can_hold_is_told(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_engine, "JOIN_SECONDS", 1.0)
+    with pytest.raises(Unavailable, match="embed.cpus is 64 and embed.gpus 0, the largest node has 1 processors"):
+        run(tmp_path / "ray", Ray(address=cluster.address, cpus=64), Together())
 
 
 REFUSED = """

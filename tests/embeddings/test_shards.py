@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -50,6 +51,28 @@ def test_whatever_whole_shards_are_done_the_others_are_cut_as_before(given_conte
         stays = data.draw(st.lists(st.booleans(), min_size=len(found), max_size=len(found)))
         rest = [s for s, stay in zip(found, stays, strict=True) if stay]
         assert cut({c: missing[c] for s in rest for c in s.contents}) == rest
+
+
+class Wide(Strings):
+    """Inputs of 30 MiB each; counts how many wait."""
+
+    made: ClassVar[list[int]] = []
+
+    def load(self, index: int) -> np.ndarray:
+        self.made.append(index)
+        return np.zeros(30 << 20, np.uint8)
+
+
+def test_decoded_inputs_that_wait_are_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(shards, "AHEAD_BYTES", 64 << 20)
+    Wide.made.clear()
+    taken = 0
+    for _ in shards.loaded(Wide(["x"] * 30), [(str(n), n) for n in range(30)]):
+        taken += 1
+        time.sleep(0.02)  # the threads have all the time to run ahead
+        if taken > 2:  # the first ones are asked for before any size is known
+            assert len(Wide.made) - taken <= 2, "two of them are 60 MiB"
+    assert taken == 30
 
 
 class Together(EncoderSpec):

@@ -59,6 +59,36 @@ def muxed(form: str, codec: str, rate: int = 44_100, sound: bool = True, picture
     return out.getvalue()
 
 
+class Pipe(io.RawIOBase):
+    """Takes bytes and cannot go back to write a length, as a pipe."""
+
+    def __init__(self) -> None:
+        self.taken = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.taken += bytes(data)
+        return len(data)
+
+
+def streamed(form: str, codec: str, rate: int = 44_100) -> bytes:
+    """What a streaming encoder leaves: no length in the header."""
+    import av
+
+    pipe = Pipe()
+    with av.open(pipe, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        samples = (tone(rate) * 32767).astype(np.int16)
+        for at in range(0, len(samples), 4_096):
+            frame = av.AudioFrame.from_ndarray(samples[None, at : at + 4_096], format="s16", layout="mono")
+            frame.sample_rate, frame.pts = rate, at
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return bytes(pipe.taken)
+
+
 def frequency(sound: np.ndarray) -> float:
     """Hz of the strongest partial."""
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound))))
@@ -91,6 +121,9 @@ READABLE = {
     "mp4 with picture": ("MP4", lambda: muxed("mp4", "aac", picture=True)),
     "webm opus": ("MATROSKA", lambda: muxed("webm", "libopus", 48_000)),
     "adts": ("AAC", lambda: muxed("adts", "aac")),
+    "avi with picture": ("AVI", lambda: muxed("avi", "libmp3lame", picture=True)),
+    "flac from a pipe": ("FLAC", lambda: streamed("flac", "flac")),
+    "wav from a pipe": ("WAV", lambda: streamed("wav", "pcm_s16le")),
     "mp3 in wav": ("WAV", lambda: muxed("wav", "libmp3lame")),
     "mp3 with id3": ("MP3", lambda: muxed("mp3", "libmp3lame")),
 }

@@ -71,6 +71,43 @@ def test_files_that_name_an_item_twice_or_do_not_fit_are_refused(root):
         Precomputed(file="../v.npz").build().rows(ITEMS, root)
 
 
+def test_ids_are_read_as_ingest_reads_them_and_cells_that_are_no_numbers_are_refused(root):
+    items = pl.DataFrame({"item_id": ["1", "2", "3"]})
+    x = np.eye(3, 4, dtype=np.float32)
+    pl.DataFrame({"item_id": [1.0, 2.0, 3.0], "vector": x.tolist()}).write_parquet(root / "float.parquet")
+    np.savez(root / "bytes.npz", ids=np.array([b"1", b"2", b"3"]), vectors=x)
+    for file in ("float.parquet", "bytes.npz"):
+        assert Precomputed(file=file).build().rows(items, root).present.all(), file
+    pl.DataFrame({"item_id": ["1"], "vector": [x[0].tobytes()]}).write_parquet(root / "raw.parquet")
+    pl.DataFrame({"item_id": ["1"], "vector": [0.5]}).write_parquet(root / "one.parquet")
+    pl.DataFrame({"item_id": [1.5], "vector": [[0.5]]}).write_parquet(root / "half.parquet")
+    np.savez(root / "square.npz", ids=np.array([["1"], ["2"], ["3"]]), vectors=x)
+    np.savez(root / "point.npz", ids=np.array("1"), vectors=x)
+    np.savez_compressed(root / "torn.npz", ids=np.array(["1", "2", "3"]), vectors=x)
+    whole = (root / "torn.npz").read_bytes()
+    (root / "torn.npz").write_bytes(whole[: len(whole) // 2])
+    for file, message in (
+        ("raw.parquet", "found a cell of bytes, expected a list of numbers"),
+        ("one.parquet", "found a cell of float, expected a list of numbers"),
+        ("half.parquet", "found the id 1.5, expected texts or whole numbers"),
+        ("square.npz", r"found ids of the shape \(3, 1\)"), ("point.npz", r"found ids of the shape \(\)"),
+        ("torn.npz", "torn.npz cannot be read as vectors: "),
+    ):  # fmt: skip
+        with pytest.raises(DataRejected, match=message):
+            Precomputed(file=file).build().rows(items, root)
+
+
+def test_what_the_store_kept_of_another_width_is_not_taken_for_the_asked_one(root):
+    wide = Precomputed(file="v.npy", ids="ids.csv", dim=9).build()
+    narrow = Precomputed(file="v.npy", ids="ids.csv", dim=VECTORS.shape[1]).build()
+    plain = Precomputed(file="v.npy", ids="ids.csv").build()
+    items = pl.DataFrame({"item_id": ["b", "c"]})
+    refused, kept, usual = (m.rows(items, root).content for m in (wide, narrow, plain))
+    assert kept == usual and not {*refused} & {*kept}
+    with pytest.raises(MediaError, match="expected 9"):
+        wide.load(0)
+
+
 def test_pickled_arrays_are_never_opened(root):
     marker = root / "executed"
 

@@ -2,8 +2,8 @@
 
 Only files inside the media root are opened (no "..", no absolute path, no URL, no link that leads out). Every content
 is decoded once, in bounded child processes, so that the gate can say of each file why it is not used. What was found
-is remembered in the private state: hashes by (path, size, mtime), verdicts by content, so that an unchanged file is
-neither read nor decoded again.
+is remembered in the private state: hashes by (path, size, mtime, ctime), verdicts by content, so that an unchanged
+file is neither read nor decoded again. (Copying can keep a size and an mtime; no ordinary tool sets a ctime back.)
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from fusionrec.paths import Paths
 
 READERS = {"image": image, "audio": audio, "video": video}
 MAX_MEDIA_BYTES = 1 << 30
-PROBE = 2  # raise when verdicts change for another reason than a reader's RECIPE: every content is then decoded again
+PROBE = 3  # raise when verdicts change for another reason than a reader's RECIPE: every content is then decoded again
 PASSING = frozenset({"decoder_crashed", "decoder_timeout", "decoder_memory"})
 """Verdicts that a busy machine may have caused: they hold for this run and are not remembered."""
 KEEP_EVERY = 500  # new facts after which they are committed
-_FILE = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
+_FILE = "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?)"
 _VERDICT = "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?)"
 
 
@@ -59,15 +59,18 @@ class MediaMemory:
         self.fresh = self.decoded = 0
         self._working: dict[tuple[str, str], Lock] = {}
         self._learnt: list[tuple[str, tuple[str | int | None, ...]]] = []
-        connection.execute("DROP TABLE IF EXISTS media")  # of an earlier version
+        for earlier in ("media", "files"):  # of earlier versions
+            connection.execute(f"DROP TABLE IF EXISTS {earlier}")
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, sha256 TEXT)"
+            "CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, ctime INTEGER,"
+            " sha256 TEXT)"
         )
         connection.execute(
             "CREATE TABLE IF NOT EXISTS verdicts (sha256 TEXT, kind TEXT, probe TEXT, format TEXT, fault TEXT,"
             " PRIMARY KEY (sha256, kind))"
         )
-        self.files = {path: rest for path, *rest in connection.execute("SELECT path, size, mtime, sha256 FROM files")}
+        found = connection.execute("SELECT path, sha256, size, mtime, ctime FROM hashes")
+        self.files = {path: (sha, tuple(state)) for path, sha, *state in found}
         self.verdicts = {
             (sha, kind): (form, fault)
             for sha, kind, probe, form, fault in connection.execute("SELECT * FROM verdicts")
@@ -101,12 +104,13 @@ class MediaMemory:
             stat = path.stat()
             if stat.st_size > MAX_MEDIA_BYTES:
                 return Medium(None, code="large_file")
-            size, mtime, sha = self.files.get(str(path), (None, None, None))
+            state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            sha, remembered = self.files.get(str(path), (None, None))
             data = None
-            if (size, mtime) != (stat.st_size, stat.st_mtime_ns) or sha is None:
+            if state != remembered or sha is None:
                 sha, data = _read(path, READERS[kind].MAX_BYTES)
-                self.files[str(path)] = [stat.st_size, stat.st_mtime_ns, sha]
-                self._learnt.append((_FILE, (str(path), stat.st_size, stat.st_mtime_ns, sha)))
+                self.files[str(path)] = (sha, state)
+                self._learnt.append((_FILE, (str(path), *state, sha)))
                 self.fresh += 1
             with self._working.setdefault((sha, kind), Lock()):  # the same content may be met twice at once
                 if (sha, kind) not in self.verdicts:

@@ -251,7 +251,7 @@ def loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[
     # Twice as many threads as decoders: while one unpacks an answer, its decoder has the next file.
     pool = ThreadPoolExecutor(2 * bounded.CHILDREN, thread_name_prefix="decode")
     ahead: deque[tuple[str, Future[Any]]] = deque()
-    room = 4 * bounded.CHILDREN  # until the first sizes are known
+    room = bounded.CHILDREN  # until the first sizes are known
     largest = 1
     waiting = iter(missing)
     try:
@@ -262,7 +262,7 @@ def loaded(modality: Modality, missing: Sequence[tuple[str, int]]) -> Generator[
             name, future = ahead.popleft()
             value = future.result()
             largest = max(largest, size_of(value))
-            room = min(max(AHEAD_BYTES // largest, 4 * bounded.CHILDREN), AHEAD)
+            room = min(max(AHEAD_BYTES // largest, 1), AHEAD)
             yield name, value
             del value, future
     except BaseException:  # the run is over: nobody waits for a decoder that hangs

@@ -54,14 +54,17 @@ _DEMUXERS = {
     "MP4": "mov",
     "MATROSKA": "matroska",
     "AAC": "aac",
+    "AVI": "avi",
 }
 _SOUNDFILE = ("WAV", "FLAC", "OGG", "MP3", "AIFF")
 
 
 def sniff(data: bytes) -> str | None:
-    """WAV, FLAC, OGG, MP3, AIFF, MP4, MATROSKA or AAC by the first bytes (never by the file's name); else None."""
+    """A name of :data:`_DEMUXERS` by the first bytes (never by the file's name); else None."""
     if data[:4] in (b"RIFF", b"RF64", b"BW64") and data[8:12] == b"WAVE":
         return "WAV"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "AVI"
     if data.startswith(b"fLaC"):
         return "FLAC"
     if data.startswith(b"OggS"):
@@ -178,10 +181,18 @@ def _open(data: bytes, kind: str, max_seconds: float) -> Any:
 
         source = io.BytesIO(data)
         try:
-            return _by_soundfile(soundfile.SoundFile(source), source, max_seconds)
+            file = soundfile.SoundFile(source)
+            if kind != "FLAC" or _promises(file):  # libsndfile seeks to the end of a FLAC that does not say where it is
+                return _by_soundfile(file, source, max_seconds)
+            file.close()
         except soundfile.LibsndfileError:
             pass  # e.g. MP3 in a WAV container, Speex in Ogg
     return _by_ffmpeg(data, kind)
+
+
+def _promises(file: Any) -> bool:
+    """Whether the header says how many samples there are: a streaming writer's does not."""
+    return bool(0 <= file.frames < 1 << 60)
 
 
 @contextmanager
@@ -201,8 +212,7 @@ def _by_soundfile(file: Any, source: io.BytesIO, max_seconds: float) -> Generato
                 return
 
     with file:
-        known = 0 <= file.frames < 1 << 60
-        yield _Opened(file.samplerate, file.channels, file.frames if known else None, blocks())
+        yield _Opened(file.samplerate, file.channels, file.frames if _promises(file) else None, blocks())
 
 
 @contextmanager

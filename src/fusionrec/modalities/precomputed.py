@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -81,7 +83,7 @@ class PrecomputedModality(Modality):
         ids, self.vectors = self._read(root)
         if len(ids) != len(self.vectors):
             raise DataRejected(f"{self.spec.file}: found {len(self.vectors)} vectors but {len(ids)} ids; one each")
-        ids = [unicodedata.normalize("NFC", str(i)).strip() for i in ids]
+        ids = [_id(i, self.spec.file) for i in ids]
         twice = [i for i, n in Counter(ids).items() if n > 1]
         if twice:
             raise DataRejected(f"{self.spec.file}: {len(twice)} ids occur twice (first: {twice[0][:80]!r}); keep one")
@@ -91,9 +93,15 @@ class PrecomputedModality(Modality):
         self.row_of = [at.get(i, -1) for i in items["item_id"].to_list()]
         return ModalityRows(
             present=np.array([r >= 0 for r in self.row_of], bool),
-            content=[_content(self.vectors[r]) if r >= 0 else "" for r in self.row_of],
+            content=[self._content(self.vectors[r]) if r >= 0 else "" for r in self.row_of],
             group=np.zeros(len(items), np.int16),
         )
+
+    def _content(self, vector: Float32) -> str:
+        """One that is refused for its width is another content than the same one where that is right: the store would
+        give what it kept from then."""
+        wrong = b"" if len(vector) == self.dim else b"wrong_dim %d\n" % self.dim
+        return hashlib.sha256(wrong + np.ascontiguousarray(vector, np.float32).tobytes()).hexdigest()
 
     def load(self, index: int) -> Float32:
         """(D,) float32. Raises MediaError ``wrong_dim``, ``not_finite``, ``zero_vector``."""
@@ -115,16 +123,17 @@ class PrecomputedModality(Modality):
                 return ids, [np.asarray(_plain(v), np.float32) for v in cells]
             if path.suffix.lower() == ".npz":
                 with np.load(path, allow_pickle=False) as arrays:
-                    return list(arrays["ids"]), _matrix(arrays["vectors"])
+                    return _listed(arrays["ids"]), _matrix(arrays["vectors"])
             vectors = _matrix(np.load(path, mmap_mode="r", allow_pickle=False))
             if spec.numbered:
                 return list(range(len(vectors))), vectors
             other = _below(root, spec.ids or "")
             if other.suffix.lower() == ".npy":
-                return list(np.load(other, allow_pickle=False)), vectors
+                return _listed(np.load(other, allow_pickle=False)), vectors
             return _column(other, spec.id_column), vectors
-        except (ValueError, KeyError, OSError, EOFError) as error:
-            raise DataRejected(f"{spec.file} cannot be read as vectors: {str(error).splitlines()[0][:200]}") from None
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise DataRejected(f"{spec.file} cannot be read as vectors: {first[:200]}") from None
 
 
 def _below(root: Path, relative: str) -> Path:
@@ -158,9 +167,27 @@ def _matrix(array: Any) -> Any:
 
 
 def _plain(cell: Any) -> Any:
-    """A null cell or a null inside a list becomes NaN, which :meth:`PrecomputedModality.load` reports."""
-    return [np.nan] if cell is None else [np.nan if v is None else v for v in cell]
+    """A null cell or a null inside a list becomes NaN, which :meth:`PrecomputedModality.load` reports. Raises
+    ValueError for a cell that is no list of numbers (bytes would be read as numbers, each of them)."""
+    if cell is None:
+        return [np.nan]
+    if isinstance(cell, bytes | str) or not isinstance(cell, Iterable):
+        raise ValueError(f"found a cell of {type(cell).__name__}, expected a list of numbers")
+    return [np.nan if v is None else v for v in cell]
 
 
-def _content(vector: Float32) -> str:
-    return hashlib.sha256(np.ascontiguousarray(vector, np.float32).tobytes()).hexdigest()
+def _listed(ids: Any) -> list[Any]:
+    """Raises ValueError for ids that are no plain row."""
+    if ids.ndim != 1:
+        raise ValueError(f"found ids of the shape {ids.shape}, expected one a row: (rows,)")
+    return list(ids.tolist())
+
+
+def _id(value: Any, file: str) -> str:
+    """An id as ingest reads it: NFC, and whole numbers in a float column lose their ``.0``."""
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise DataRejected(f"{file}: found the id {value}, expected texts or whole numbers")
+        value = int(value)
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return unicodedata.normalize("NFC", text).strip()

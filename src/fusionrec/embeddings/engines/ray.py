@@ -20,6 +20,9 @@ from fusionrec.encoders.base import EncoderSpec
 from fusionrec.errors import Unavailable
 from fusionrec.modalities.base import Modality
 
+JOIN_SECONDS = 120.0
+"""How long a cluster may take until enough nodes, and large enough ones, have joined."""
+
 
 class Ray(EngineSpec):
     """Every node needs this package, the weights and the catalogue's files at the same paths (a shared file system),
@@ -97,7 +100,8 @@ def _got(ray: Any, answer: Any) -> Any:
 
 @contextmanager
 def _cluster(spec: Ray) -> Iterator[Any]:
-    """Ray, connected as the spec says. Raises Unavailable where the cluster cannot be reached."""
+    """Ray, connected as the spec says. Raises Unavailable where the cluster cannot be reached or no node is large
+    enough."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_AUTH_MODE"] = "token"
     import ray
@@ -121,9 +125,25 @@ def _cluster(spec: Ray) -> Iterator[Any]:
 def _joined(ray: Any, spec: Ray) -> None:
     import time
 
-    end = time.monotonic() + 120
+    end = time.monotonic() + JOIN_SECONDS
     while spec.nodes and sum(node["Alive"] for node in ray.nodes()) < spec.nodes:
         if time.monotonic() > end:
             alive = sum(node["Alive"] for node in ray.nodes())
-            raise Unavailable(f"found {alive} Ray nodes after two minutes, expected {spec.nodes} (embed.nodes)")
+            raise Unavailable(
+                f"found {alive} Ray nodes after {JOIN_SECONDS:.0f} s, expected {spec.nodes} (embed.nodes)"
+            )
         time.sleep(0.5)
+    while not any(_can_take(node, spec) for node in ray.nodes()):
+        if spec.address is None or time.monotonic() > end:  # a cluster of others may grow
+            largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+            gpus = max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+            raise Unavailable(
+                f"no Ray node can take a shard: embed.cpus is {spec.cpus} and embed.gpus {spec.gpus:g}, the largest "
+                f"node has {largest:g} processors, the most GPUs of a node are {gpus:g}; ask for less"
+            )
+        time.sleep(0.5)
+
+
+def _can_take(node: dict[str, Any], spec: Ray) -> bool:
+    there = node["Resources"]
+    return bool(node["Alive"] and there.get("CPU", 0) >= spec.cpus and there.get("GPU", 0) >= spec.gpus)
