@@ -104,6 +104,13 @@ def test_a_wiped_store_and_lost_artifacts_get_their_version_back(home, empty_sto
     assert back.created and back.version == 1 and back.aliases == ("challenger",)
 
 
+def test_a_folder_with_spaces_and_other_letters_registers_once(home, ease_bundle):
+    odd = home.rename(home.with_name("我的 project 50%"))
+    assert register(odd, ease_bundle).created
+    again = register(odd, ease_bundle)
+    assert not again.created and again.version == 1
+
+
 def test_a_tampered_bundle_is_not_registered(home, ease_bundle):
     path = ease_bundle / "model/model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
