@@ -352,6 +352,23 @@ def test_many_guards_at_once_do_it_once(shop):
     assert said == ["None", "refused"] and shop.champion == 1 and shop.events() == ["accepted", "refused"]
 
 
+def test_a_full_disk_is_no_reason_to_refuse(shop):
+    """The guard of a process that may write no more than 99 bytes into a file; whoever it belongs to."""
+    shop.judge(1)
+    shop.move(1)
+    code = (
+        "import resource, sys; from pathlib import Path; from fusionrec.registry import guard, mlflow_store; "
+        "mlflow_store.load(); resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))\n"
+        "try: print(guard.settle(Path(sys.argv[1]), sys.argv[2]))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    command = [sys.executable, "-B", "-c", code, str(shop.home), shop.name]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("Unavailable ") and "File too large" in said and "bytes free" in said
+    assert shop.champion == 1 and shop.tags(1)["gate"] == "passed" and shop.events() == []
+    assert shop.settle().event == "accepted"
+
+
 # --- as a process ------------------------------------------------------------------------------------------------
 
 

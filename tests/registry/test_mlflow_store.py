@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -109,6 +112,26 @@ def test_a_folder_with_spaces_and_other_letters_registers_once(home, ease_bundle
     assert register(odd, ease_bundle).created
     again = register(odd, ease_bundle)
     assert not again.created and again.version == 1
+
+
+def test_a_full_disk_is_told_and_is_no_fault_of_the_version(home, ease_bundle, tmp_path):
+    """The disk of a process that may write no more than 99 bytes into a file; whoever it belongs to."""
+    registered = register(home, ease_bundle)
+    code = (
+        "import resource, sys; from pathlib import Path; from fusionrec.registry import mlflow_store; "
+        "home, target = map(Path, sys.argv[1:]); found = mlflow_store.find(home, 'fusionrec', version=1); "
+        "mlflow_store.load(); resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))\n"
+        "try: mlflow_store.download_about(home, found, target)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    command = [sys.executable, "-B", "-c", code, str(home), str(tmp_path / "full")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("Unavailable the bundle of version 1 of fusionrec could not be fetched into ")
+    assert re.search(rf"File too large: .*bundle\.json' \({tmp_path}/full: \d+ bytes free\)\nnothing is lost", said)
+    assert mlflow_store.download_about(home, registered, tmp_path / "room").joinpath("bundle.json").is_file()
+    next((home / "mlflow/artifacts").rglob("bundle.json")).unlink()
+    with pytest.raises(IntegrityError, match="has no bundle in its artifacts"):
+        mlflow_store.download_about(home, registered, tmp_path / "gone")
 
 
 def test_a_tampered_bundle_is_not_registered(home, ease_bundle):
