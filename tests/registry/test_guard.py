@@ -27,7 +27,7 @@ from fusionrec.registry.champions import Champion, Ledger
 from fusionrec.registry.mlflow_store import Registered
 from fusionrec.stages import guard as stage
 
-from .conftest import Server, bundled, register
+from .conftest import Server, bundled, made_old, register
 
 NAMES = itertools.count(1)
 
@@ -367,6 +367,19 @@ def test_a_full_disk_is_no_reason_to_refuse(shop):
     assert said.startswith("Unavailable ") and "File too large" in said and "bytes free" in said
     assert shop.champion == 1 and shop.tags(1)["gate"] == "passed" and shop.events() == []
     assert shop.settle().event == "accepted"
+
+
+def test_a_bundle_of_an_older_format_is_refused_with_what_to_do(home, ease_bundle):
+    one = register(home, ease_bundle)
+    verdict.record(home, one, {
+        "name": one.name, "version": 1, "challenger": one.tags["bundle_digest"], "verdict": "passed",
+        "champion": None, "opponent": "popularity", "reasons": [],
+    })  # fmt: skip
+    made_old(home / "mlflow/artifacts")
+    mlflow_store.set_alias(home, one.name, "champion", 1)
+    outcome = guard.settle(home, one.name)
+    assert outcome.event == "refused" and "has format_version 1, this version reads 2" in outcome.text
+    assert mlflow_store.find(home, one.name, alias="champion") is None
 
 
 # --- as a process ------------------------------------------------------------------------------------------------

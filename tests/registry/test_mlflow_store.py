@@ -12,10 +12,14 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import polars as pl
 import pytest
 
 from fusionrec.errors import ConfigError, IntegrityError, Unavailable
+from fusionrec.recommenders.ease import EASE
 from fusionrec.registry import bundle, mlflow_store, recording, registering, tracking
+
+from .conftest import bundled
 
 
 def entry(folder: Path, **kwargs) -> recording.Entry:
@@ -112,6 +116,17 @@ def test_a_folder_with_spaces_and_other_letters_registers_once(home, ease_bundle
     assert register(odd, ease_bundle).created
     again = register(odd, ease_bundle)
     assert not again.created and again.version == 1
+
+
+def test_the_same_model_with_another_window_is_another_version(home, ease_bundle, world, tmp_path):
+    assert register(home, ease_bundle).version == 1
+    more = pl.concat([world.trained, world.later.select(world.trained.columns).head(9)])
+    bundled(world, EASE(), tmp_path / "more", trained=more)
+    second = register(home, tmp_path / "more")
+    assert second.created and second.version == 2
+    got = bundle.load_bundle(mlflow_store.download(home, second, tmp_path / "down"), second.tags["bundle_digest"],
+                             users=False)  # fmt: skip
+    assert len(got.pairs) == len(world.trained) + 9
 
 
 def test_a_full_disk_is_told_and_is_no_fault_of_the_version(home, ease_bundle, tmp_path):

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fusionrec.errors import Busy, GateFailed, IntegrityError, Unavailable
+from fusionrec.errors import Busy, ConfigError, GateFailed, IntegrityError, Unavailable
 from fusionrec.registry import champions, description, mlflow_store, verdict
 from fusionrec.registry.bundle import read_bundle_json
 from fusionrec.registry.champions import Champion, Ledger
@@ -241,6 +241,8 @@ def _has_bundle(home: Path, registered: Registered, digest: str) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="fusionrec-guard-") as folder:
             about = read_bundle_json(mlflow_store.download_about(home, registered, Path(folder)))
+    except ConfigError as error:  # of a format that nothing here reads: such a version cannot answer
+        raise IntegrityError(f"version {registered.version} of {registered.name}: {error}") from None
     except OSError as error:
         raise Unavailable(f"no room to look at version {registered.version} of {registered.name}: {error}") from None
     if about["bundle"] != digest:
