@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -26,24 +27,22 @@ def check(server: str, file: Path) -> None:
     if not file.exists():
         return
     title = {"mlflow": "MLflow", "prefect": "Prefect"}[server]
-    connection = sqlite3.connect(
-        f"file:{quote(str(file))}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None
-    )
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        connection.execute(f"PRAGMA user_version = {int(version)}")  # a write that changes nothing
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        found = (
-            connection.execute("SELECT version_num FROM alembic_version").fetchall()
-            if "alembic_version" in tables
-            else []
-        )
-        connection.execute("ROLLBACK")
+        with closing(
+            sqlite3.connect(f"file:{quote(str(file))}?mode=rw", uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        ) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            connection.execute(f"PRAGMA user_version = {int(version)}")  # a write that changes nothing
+            tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            found = (
+                connection.execute("SELECT version_num FROM alembic_version").fetchall()
+                if "alembic_version" in tables
+                else []
+            )
+            connection.execute("ROLLBACK")
     except sqlite3.Error as error:
         raise _meaning(title, file, error) from None
-    finally:
-        connection.close()
     for (revision,) in found:
         _schema(server, title, file, str(revision))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -319,6 +320,31 @@ def test_doctor_says_what_to_do_where_dvc_is_not_set_up(project: Paths) -> None:
     shutil.rmtree(project.project / ".dvc")
     found = {(f.level, f.topic): f.text for f in examine(project, ("private", "lock"))}
     assert "run `dvc init --no-scm`" in found["fail", "dvc"] and ("ok", "lock") in found
+
+
+def test_doctor_says_that_dvcs_config_is_broken(project: Paths, capsys: pytest.CaptureFixture[str]) -> None:
+    (project.project / ".dvc" / "config").write_text("[core\n")
+    code, out, last = call(capsys, "doctor")
+    assert code == 78 and "Invalid line ('[core')" in out.replace("\n", " ") and "mend .dvc/config" in last
+
+
+def test_doctor_tells_media_that_are_not_used(project: Paths) -> None:
+    from fusionrec.stages import doctor
+
+    project.gate.mkdir(parents=True)
+    summary = project.gate / "summary.json"
+    summary.write_text(json.dumps({"codes": {"cells": {"items": {"truncated": 812, "bad_number": 3}}}}))
+    for checks in (doctor.ALL, doctor.LIGHT):
+        found = [f for f in doctor.examine(project, checks) if f.topic == "media"]
+        text = "set aside by the gate: truncated 812; see data/gate/quarantine.csv"
+        assert found == [doctor.Finding("warn", "media", text)]
+    summary.write_text("torn")
+    folder = project.embeddings / "image"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    (folder / "failed.parquet").write_text("torn")
+    for finding, run in zip(doctor.examine(project, ("media",)), ("validate", "embed@image"), strict=True):
+        assert finding.level == "fail" and f"is damaged: run `fusionrec run {run}`" in finding.text
 
 
 def test_dvcs_site_cache_is_private_for_a_bare_dvc_too(project: Paths) -> None:

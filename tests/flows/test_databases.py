@@ -66,6 +66,13 @@ def test_read_only(file: Path, server: str) -> None:
         databases.check(server, file)
 
 
+def test_may_not_be_opened(tmp_path: Path, server: str) -> None:
+    """A folder in its place: like a file of somebody else's, sqlite cannot open it, and for every user."""
+    (tmp_path / "db").mkdir()
+    with pytest.raises(ConfigError, match="cannot be written .unable to open.*chmod u\\+rw"):
+        databases.check(server, tmp_path / "db")
+
+
 def test_no_database(file: Path, server: str) -> None:
     file.write_bytes(b"\x00broken" * 900)
     with pytest.raises(ConfigError, match="damaged or no database"):

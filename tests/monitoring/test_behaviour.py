@@ -91,6 +91,22 @@ def test_too_little_is_said(caplog: pytest.LogCaptureFixture) -> None:
     assert "no category" in named["categories chosen"].why and "one kind" in named["event mix"].why
 
 
+def test_vectors_of_another_width_do_not_compare() -> None:
+    m = found(side(2, 170, 260, prefix="b", dim=17))
+    assert m["taste (image)"].why == "vectors of 24 and of 17 numbers do not compare"
+    assert m["categories chosen"].p is not None
+
+
+def test_activity_draws_the_same_whatever_the_order_of_the_log() -> None:
+    reference, current = side(1), side(2, 170, 260, prefix="b")
+    p = {
+        behaviour._activity(reference, replace(current, events=events), SPEC).p
+        for seed in range(5)
+        for events in (current.events, current.events.sample(fraction=1, shuffle=True, seed=seed))
+    }
+    assert len(p) == 1 and 0.01 < p.pop() < 0.99  # type: ignore[operator]
+
+
 def test_set_aside_rows_are_counted_by_cluster() -> None:
     def rows(n: int, aside: int) -> pl.DataFrame:
         return pl.DataFrame(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,14 @@ def test_a_modality_without_vectors_on_one_side(models: dict[str, LoadedModel]) 
     good, bare = asked(choices(2, 130)), asked(choices(3, 90), ItemSet(IDS))
     for sides in ((good, bare), (bare, good)):
         assert reasons(found(models["content"], *sides)) == {"the model reads image, of which one side has no vectors"}
+
+
+def test_vectors_of_another_width_do_not_compare(models: dict[str, LoadedModel]) -> None:
+    good, items = asked(choices(2, 130)), catalogue()
+    wider = replace(items, features={"image": np.pad(items.features["image"], ((0, 0), (0, 4)))})
+    why = "the model reads image, whose vectors of 9 and of 13 numbers do not compare"
+    assert reasons(found(models["content"], good, asked(choices(3, 90), wider))) == {why}
+    assert found(models["ease"], good, asked(choices(3, 90), wider))[SURE].computed  # reads no picture
 
 
 def test_too_few_shared_items_that_training_saw(models: dict[str, LoadedModel]) -> None:

@@ -21,11 +21,13 @@ import numpy as np
 import polars as pl
 import pytest
 
+from fusionrec.data.files import to_json
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.registry import mlflow_store, recording, registering
 from fusionrec.registry.bundle import read_bundle_json, save_bundle
 from fusionrec.registry.model import save_model
+from fusionrec.registry.sealed import digest_of
 from fusionrec.types import Interactions, ItemSet, item_order
 
 N_USERS, N_ITEMS, D = 67, 31, 7
@@ -157,6 +159,13 @@ def home(empty_store, tmp_path, monkeypatch):
 def register(home: Path, folder: Path, name: str = "fusionrec") -> mlflow_store.Registered:
     """Make a version of a bundle, without judging it."""
     return registering.register(home, name, "exp", read_bundle_json(folder), lambda: recording.Entry(bundle=folder))
+
+
+def made_old(root: Path) -> None:
+    """Every bundle.json below ``root`` as format 1 would have written it, as far as its digests go."""
+    for file in root.rglob("bundle.json"):
+        about = json.loads(file.read_text("utf-8")) | {"format_version": 1}
+        file.write_bytes(to_json({**about, "digest": digest_of(about)}))
 
 
 @dataclass

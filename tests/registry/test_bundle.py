@@ -18,7 +18,7 @@ from fusionrec.errors import ConfigError, IntegrityError
 from fusionrec.recommenders.ease import EASE
 from fusionrec.recommenders.popularity import Popularity
 from fusionrec.registry import bundle, model
-from fusionrec.registry.sealed import digest_of
+from fusionrec.registry.sealed import digest_of, sha256_file
 from fusionrec.types import Requests
 
 from .conftest import bundled, fitted
@@ -198,7 +198,7 @@ def test_a_whole_other_bundle_is_refused_by_the_recorded_digest(whole):
 
 
 @pytest.mark.parametrize("name", ["model/manifest.json", "catalogue/manifest.json", "bundle.json"])
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize("version", [3, 0, "1", None])
 def test_an_unknown_format_is_a_config_error(whole, tmp_path, name, version):
     shutil.copytree(whole / "bundle", tmp_path / "bundle")
     path = tmp_path / "bundle" / name
@@ -208,6 +208,65 @@ def test_an_unknown_format_is_a_config_error(whole, tmp_path, name, version):
     path.write_bytes(to_json(manifest))
     with pytest.raises(ConfigError, match="format_version"):
         bundle.load_bundle(tmp_path / "bundle")
+
+
+def test_the_first_format_is_refused_with_what_to_do(whole, tmp_path):
+    shutil.copytree(whole / "bundle", tmp_path / "bundle")
+    rewritten(tmp_path / "bundle", format_version=1)
+    said = r"bundle/bundle\.json has format_version 1, this version reads 2: .*, or run the pipeline again"
+    with pytest.raises(ConfigError, match=said):
+        bundle.load_bundle(tmp_path / "bundle")
+
+
+def rewritten(folder: Path, own: bool = True, **values) -> str:
+    """Other values in bundle.json under digests that fit, that of the bundle where ``own``; returns the latter."""
+    about = json.loads((folder / "bundle.json").read_text("utf-8")) | values
+    if own:
+        about["bundle"] = bundle.bundle_digest(about)
+    about["digest"] = digest_of(about)
+    (folder / "bundle.json").write_bytes(to_json(about))
+    return about["bundle"]
+
+
+def altered(folder: Path, what: str) -> dict:
+    """What a bundle.json says of a bundle that somebody altered with care; the file of the pairs is written."""
+    if what == "temporal":
+        return {"temporal": False}
+    held = model.bytes_to_arrays((folder / bundle.PAIRS).read_bytes())
+    arrays = {"pairs": held["pairs"][1:]} if what == "pairs" else {"users": held["users"][::-1].copy()}
+    (folder / bundle.PAIRS).write_bytes(model.arrays_to_bytes(held | arrays))
+    return {"files": {bundle.PAIRS: sha256_file(folder / bundle.PAIRS)}}
+
+
+@pytest.mark.parametrize("what", ["pairs", "users", "temporal"])
+def test_the_recorded_digest_covers_what_the_gate_reads(whole, tmp_path, what):
+    shutil.copytree(whole / "bundle", tmp_path / "bundle")
+    recorded = bundle.load_bundle(tmp_path / "bundle").digest
+    values = altered(tmp_path / "bundle", what)
+    rewritten(tmp_path / "bundle", own=False, **values)
+    with pytest.raises(IntegrityError, match=r"bundle\.json was changed"):
+        bundle.load_bundle(tmp_path / "bundle", recorded)
+    assert rewritten(tmp_path / "bundle", **values) != recorded
+    bundle.load_bundle(tmp_path / "bundle")
+    with pytest.raises(IntegrityError, match="another bundle"):
+        bundle.load_bundle(tmp_path / "bundle", recorded)
+
+
+def test_what_is_told_alone_is_outside_the_digest(whole, tmp_path):
+    """The same bundle measured again, or after a user asked to be forgotten, is no other version."""
+    shutil.copytree(whole / "bundle", tmp_path / "bundle")
+    recorded = bundle.load_bundle(tmp_path / "bundle").digest
+    assert rewritten(tmp_path / "bundle", metrics={"ndcg@20": 0.75}, users="0" * 64) == recorded
+
+
+def test_the_same_model_with_another_window_is_another_bundle(world, whole, tmp_path):
+    more = pl.concat([world.trained, world.later.select(world.trained.columns).head(9)])
+    one, two, three = (
+        bundled(world, EASE(), tmp_path / "one"),
+        bundled(world, EASE(), tmp_path / "two", trained=more),
+        bundled(world, EASE(), tmp_path / "three", temporal=False),
+    )
+    assert one == bundle.read_bundle_json(whole / "bundle")["bundle"] and len({one, two, three}) == 3
 
 
 @pytest.mark.parametrize("evil", ["../outside", "/etc/hostname", "a/b", ".hidden", "manifest.json", ""])

@@ -27,7 +27,7 @@ from fusionrec.registry.champions import Champion, Ledger
 from fusionrec.registry.mlflow_store import Registered
 from fusionrec.stages import guard as stage
 
-from .conftest import Server, bundled, register
+from .conftest import Server, bundled, made_old, register
 
 NAMES = itertools.count(1)
 
@@ -350,6 +350,36 @@ def test_many_guards_at_once_do_it_once(shop):
     with ThreadPoolExecutor(2) as pool:
         said = sorted(pool.map(run, range(2)))
     assert said == ["None", "refused"] and shop.champion == 1 and shop.events() == ["accepted", "refused"]
+
+
+def test_a_full_disk_is_no_reason_to_refuse(shop):
+    """The guard of a process that may write no more than 99 bytes into a file; whoever it belongs to."""
+    shop.judge(1)
+    shop.move(1)
+    code = (
+        "import resource, sys; from pathlib import Path; from fusionrec.registry import guard, mlflow_store; "
+        "mlflow_store.load(); resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))\n"
+        "try: print(guard.settle(Path(sys.argv[1]), sys.argv[2]))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    command = [sys.executable, "-B", "-c", code, str(shop.home), shop.name]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("Unavailable ") and "File too large" in said and "bytes free" in said
+    assert shop.champion == 1 and shop.tags(1)["gate"] == "passed" and shop.events() == []
+    assert shop.settle().event == "accepted"
+
+
+def test_a_bundle_of_an_older_format_is_refused_with_what_to_do(home, ease_bundle):
+    one = register(home, ease_bundle)
+    verdict.record(home, one, {
+        "name": one.name, "version": 1, "challenger": one.tags["bundle_digest"], "verdict": "passed",
+        "champion": None, "opponent": "popularity", "reasons": [],
+    })  # fmt: skip
+    made_old(home / "mlflow/artifacts")
+    mlflow_store.set_alias(home, one.name, "champion", 1)
+    outcome = guard.settle(home, one.name)
+    assert outcome.event == "refused" and "has format_version 1, this version reads 2" in outcome.text
+    assert mlflow_store.find(home, one.name, alias="champion") is None
 
 
 # --- as a process ------------------------------------------------------------------------------------------------

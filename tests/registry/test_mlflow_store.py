@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pandas as pd
+import polars as pl
 import pytest
 
 from fusionrec.errors import ConfigError, IntegrityError, Unavailable
+from fusionrec.recommenders.ease import EASE
 from fusionrec.registry import bundle, mlflow_store, recording, registering, tracking
+
+from .conftest import bundled
 
 
 def entry(folder: Path, **kwargs) -> recording.Entry:
@@ -102,6 +109,44 @@ def test_a_wiped_store_and_lost_artifacts_get_their_version_back(home, empty_sto
     shutil.copytree(empty_store, home.with_name("wiped"))
     back = register(home.with_name("wiped"), ease_bundle)
     assert back.created and back.version == 1 and back.aliases == ("challenger",)
+
+
+def test_a_folder_with_spaces_and_other_letters_registers_once(home, ease_bundle):
+    odd = home.rename(home.with_name("我的 project 50%"))
+    assert register(odd, ease_bundle).created
+    again = register(odd, ease_bundle)
+    assert not again.created and again.version == 1
+
+
+def test_the_same_model_with_another_window_is_another_version(home, ease_bundle, world, tmp_path):
+    assert register(home, ease_bundle).version == 1
+    more = pl.concat([world.trained, world.later.select(world.trained.columns).head(9)])
+    bundled(world, EASE(), tmp_path / "more", trained=more)
+    second = register(home, tmp_path / "more")
+    assert second.created and second.version == 2
+    got = bundle.load_bundle(mlflow_store.download(home, second, tmp_path / "down"), second.tags["bundle_digest"],
+                             users=False)  # fmt: skip
+    assert len(got.pairs) == len(world.trained) + 9
+
+
+def test_a_full_disk_is_told_and_is_no_fault_of_the_version(home, ease_bundle, tmp_path):
+    """The disk of a process that may write no more than 99 bytes into a file; whoever it belongs to."""
+    registered = register(home, ease_bundle)
+    code = (
+        "import resource, sys; from pathlib import Path; from fusionrec.registry import mlflow_store; "
+        "home, target = map(Path, sys.argv[1:]); found = mlflow_store.find(home, 'fusionrec', version=1); "
+        "mlflow_store.load(); resource.setrlimit(resource.RLIMIT_FSIZE, (99, 99))\n"
+        "try: mlflow_store.download_about(home, found, target)\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    command = [sys.executable, "-B", "-c", code, str(home), str(tmp_path / "full")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert said.startswith("Unavailable the bundle of version 1 of fusionrec could not be fetched into ")
+    assert re.search(rf"File too large: .*bundle\.json' \({tmp_path}/full: \d+ bytes free\)\nnothing is lost", said)
+    assert mlflow_store.download_about(home, registered, tmp_path / "room").joinpath("bundle.json").is_file()
+    next((home / "mlflow/artifacts").rglob("bundle.json")).unlink()
+    with pytest.raises(IntegrityError, match="has no bundle in its artifacts"):
+        mlflow_store.download_about(home, registered, tmp_path / "gone")
 
 
 def test_a_tampered_bundle_is_not_registered(home, ease_bundle):

@@ -17,7 +17,7 @@ from fusionrec.recommenders.popularity import Popularity
 from fusionrec.registry import mlflow_store, signing, verdict
 from fusionrec.stages import promote
 
-from .conftest import bundled
+from .conftest import bundled, made_old
 from .conftest import register as register_bundle
 
 
@@ -127,6 +127,16 @@ def test_an_altered_artifact_is_not_promoted(world, paths, params, tmp_path):
     with pytest.raises(IntegrityError, match=r"model\.safetensors"):
         promote.run(params, paths)
     assert alias(paths) is None
+
+
+def test_a_champion_of_an_older_format_is_told_with_what_to_do(world, paths, params, tmp_path):
+    register(world, paths, EASE(), tmp_path / "b1")
+    promote.run(params, paths)
+    made_old(paths.home / "mlflow/artifacts")
+    register(world, paths, EASE(l2=(77.0,)), tmp_path / "b2")
+    with pytest.raises(ConfigError, match=r"(?s)version 1, the champion.*format_version 1.*delete version 1 in MLflow"):
+        promote.run(params, paths)
+    assert alias(paths) == 1
 
 
 def test_another_models_data_is_not_comparable_without_a_champion(world, paths, params, tmp_path):

@@ -156,7 +156,8 @@ def _activity(reference: Side, current: Side, spec: Monitor) -> Measure:
 
 def _per_day(events: pl.DataFrame, by_day: bool) -> tuple[_Sample, NDArray[np.float64]]:
     day = [pl.col(C.TIME).dt.date()] if by_day else []
-    counts = events.group_by(C.USER, *day).len()
+    # the random signs go to the users in their order here, and a group_by has another one at each call
+    counts = events.group_by(C.USER, *day).len().sort(C.USER, *day)
     n = counts["len"].to_numpy().astype(np.float64)
     return _Sample(np.array([n.mean()]), ((n - n.mean()) / len(n))[:, None], counts[C.USER]), n
 
@@ -259,6 +260,9 @@ def _taste(modality: str, reference: Side, current: Side, spec: Monitor) -> Meas
         offers.append((side, np.asarray(vectors[use], np.float32), side.items.filter(use)[C.ITEM]))
     if min(len(x) for _, x, _ in offers) < max(spec.min_rows, 2 * AXES):
         return Measure(BEHAVIOUR, name, why=f"fewer than {2 * AXES} items with {modality} on offer on one side")
+    widths = [x.shape[1] for _, x, _ in offers]
+    if widths[0] != widths[1]:
+        return Measure(BEHAVIOUR, name, why=f"vectors of {widths[0]} and of {widths[1]} numbers do not compare")
     axes = _axes(offers[0][1])
     if axes is None:
         return Measure(BEHAVIOUR, name, why="all vectors of the reference are equal")

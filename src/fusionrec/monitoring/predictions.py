@@ -79,7 +79,13 @@ def _problem(model: LoadedModel | None, reference: Asked, current: Asked) -> str
     if not model.retriever.folds_in:
         return f"{model.label} gives every stranger one answer, whatever they chose"
     lacking = [m for m in model.modalities if m not in reference.items.features or m not in current.items.features]
-    return f"the model reads {', '.join(lacking)}, of which one side has no vectors" if lacking else ""
+    if lacking:
+        return f"the model reads {', '.join(lacking)}, of which one side has no vectors"
+    for m in model.modalities:
+        before, after = (side.items.features[m].shape[1] for side in (reference, current))
+        if before != after:  # of one encoder all the same: a file of vectors may have any width
+            return f"the model reads {m}, whose vectors of {before} and of {after} numbers do not compare"
+    return ""
 
 
 def answers(model: LoadedModel, side: Asked, shared: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

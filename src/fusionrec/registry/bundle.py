@@ -25,14 +25,7 @@ from fusionrec.data.files import fresh_folder, to_json, write_bytes
 from fusionrec.errors import ConfigError, IntegrityError
 from fusionrec.registry.catalogue import Catalogue, load_catalogue, parquet, save_catalogue
 from fusionrec.registry.model import LoadedModel, arrays_to_bytes, bytes_to_arrays, load_model
-from fusionrec.registry.sealed import (
-    FORMAT_VERSION,
-    digest_of,
-    read_manifest,
-    seal,
-    sha256_file,
-    unseal,
-)
+from fusionrec.registry.sealed import digest_of, read_manifest, seal, sha256_file, unseal
 from fusionrec.types import Columns, ItemSet
 
 if TYPE_CHECKING:
@@ -45,6 +38,9 @@ if TYPE_CHECKING:
 
 PAIRS = "train_pairs.safetensors"
 BUNDLE = "bundle.json"
+FORMAT_VERSION = 2
+"""Of bundle.json. In format 1 the digest left out the pairs of the fit, the order of its users and ``temporal``."""
+_OUTSIDE = frozenset({"bundle", "digest", "metrics", "users"})
 
 
 @dataclass(frozen=True)
@@ -148,17 +144,13 @@ def _texts(hashes: NDArray[np.uint64]) -> pl.Series:
     return pl.Series(hashes.astype(np.uint64)).cast(pl.String)
 
 
-def bundle_digest(
-    model: str,
-    catalogue: str,
-    ranker: str | None = None,
-    reranker: Mapping[str, Any] | None = None,
-    encoders: Mapping[str, str] | None = None,
-) -> str:
-    """The digest of a bundle: sha256 over the digests of its model, its catalogue and, where it has them, its ranker,
-    the settings of its re-ranker, and its learnt encoders (part -> digest)."""
-    last = [to_json(part).decode() if part else None for part in (reranker, encoders)]
-    return hashlib.sha256("\n".join((model, catalogue, *filter(None, (ranker, *last)))).encode()).hexdigest()
+def bundle_digest(about: Mapping[str, Any]) -> str:
+    """The digest of a bundle: sha256 over what bundle.json says of everything that an answer or the gate reads.
+
+    Outside are the user state, which is erased and refreshed by itself and never registered, and the metrics, which
+    are told and decide nothing: the same bundle measured once more is no other one.
+    """
+    return hashlib.sha256(to_json({k: v for k, v in about.items() if k not in _OUTSIDE})).hexdigest()
 
 
 def save_bundle(
@@ -208,11 +200,11 @@ def save_bundle(
             "catalogue": catalogue,
             "users": people,
             **digests,
-            "bundle": bundle_digest(trained_model.digest, catalogue, judge, reranker, digests),
             "metrics": dict(metrics),
             "temporal": temporal,
             "files": {PAIRS: sha256_file(target / PAIRS)},
         }
+        about["bundle"] = bundle_digest(about)
         write_bytes(target / BUNDLE, to_json({**about, "digest": digest_of(about)}))
 
     return str(read_bundle_json(folder)["bundle"])
@@ -248,15 +240,9 @@ def _read_by(ranker: Path, attributes: pl.DataFrame | None, users: list[str]) ->
 
 
 def read_bundle_json(folder: Path) -> dict[str, Any]:
-    """bundle.json with its own digest and the joined digest checked."""
-    about = read_manifest(folder / BUNDLE)
-    if about.get("digest") != digest_of(about) or about.get("bundle") != bundle_digest(
-        str(about.get("model")),
-        str(about.get("catalogue")),
-        about.get("ranker"),
-        about.get("reranker"),
-        _encoders(about),
-    ):
+    """bundle.json with its own digest and the bundle's checked."""
+    about = read_manifest(folder / BUNDLE, FORMAT_VERSION)
+    if about.get("digest") != digest_of(about) or about.get("bundle") != bundle_digest(about):
         raise IntegrityError(f"{folder.name}/{BUNDLE} was changed: its digest does not match; the bundle is not loaded")
     return about
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fusionrec.errors import Busy, GateFailed, IntegrityError
+from fusionrec.errors import Busy, ConfigError, GateFailed, IntegrityError, Unavailable
 from fusionrec.registry import champions, description, mlflow_store, verdict
 from fusionrec.registry.bundle import read_bundle_json
 from fusionrec.registry.champions import Champion, Ledger
@@ -237,9 +237,14 @@ def _repair(home: Path, registered: Registered, current: Champion) -> bool:
 
 def _has_bundle(home: Path, registered: Registered, digest: str) -> None:
     """IntegrityError where the version's artifacts do not hold the bundle with this digest (its files are hashed by
-    whoever loads it)."""
-    with tempfile.TemporaryDirectory(prefix="fusionrec-guard-") as folder:
-        about = read_bundle_json(mlflow_store.download_about(home, registered, Path(folder)))
+    whoever loads it), Unavailable where they cannot be looked at."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="fusionrec-guard-") as folder:
+            about = read_bundle_json(mlflow_store.download_about(home, registered, Path(folder)))
+    except ConfigError as error:  # of a format that nothing here reads: such a version cannot answer
+        raise IntegrityError(f"version {registered.version} of {registered.name}: {error}") from None
+    except OSError as error:
+        raise Unavailable(f"no room to look at version {registered.version} of {registered.name}: {error}") from None
     if about["bundle"] != digest:
         raise IntegrityError(
             f"version {registered.version} of {registered.name} holds another bundle ({about['bundle'][:12]}) than its "

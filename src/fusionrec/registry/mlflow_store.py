@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fusionrec.errors import IntegrityError
+from fusionrec.errors import IntegrityError, Unavailable
 from fusionrec.registry import tracking
 
 CHALLENGER, CHAMPION = "challenger", "champion"
@@ -68,7 +70,11 @@ def download_about(home: Path, registered: Registered, target: Path) -> Path:
 
 
 def _fetch(home: Path, registered: Registered, path: str, target: Path) -> Path:
-    """Download ``artifacts/<path>`` of a version; IntegrityError where it is not there."""
+    """Download ``artifacts/<path>`` of a version.
+
+    Raises IntegrityError where it is not there, Unavailable with the cause where it could not be fetched: a version is
+    not to blame for a full disk.
+    """
     from mlflow.exceptions import MlflowException
 
     with tracking.client(home) as (_, where):
@@ -80,10 +86,32 @@ def _fetch(home: Path, registered: Registered, path: str, target: Path) -> Path:
         except (MlflowException, OSError) as error:
             if tracking.explain(error, where) is not None and not isinstance(error, FileNotFoundError):
                 raise
-            raise IntegrityError(
-                f"version {registered.version} of {registered.name} has no bundle in its artifacts "
-                f"({str(error).splitlines()[0][:160]}); it cannot be used"
+            if _absent(error):
+                raise IntegrityError(
+                    f"version {registered.version} of {registered.name} has no bundle in its artifacts "
+                    f"({str(error).splitlines()[0][:160]}); it cannot be used"
+                ) from None
+            raise Unavailable(
+                f"the bundle of version {registered.version} of {registered.name} could not be fetched into {target}: "
+                f"{' '.join(str(error).split())}{_room(error, target)}\nnothing is lost or changed: mend the cause (a "
+                "full disk? set TMPDIR to a folder with room), then repeat"
             ) from None
+
+
+def _absent(error: Exception) -> bool:
+    """Whether a failed download says that the store has no such artifact. MLflow joins what failed about each file
+    into one text; where this machine refused one of them, the store is not asked to account for the others."""
+    text = str(error)
+    code = getattr(error, "error_code", "")
+    return "[Errno" not in text and (code == "RESOURCE_DOES_NOT_EXIST" or "404 Client Error" in text)
+
+
+def _room(error: Exception, folder: Path) -> str:
+    """For a full disk: how many bytes are free."""
+    if not any(f"[Errno {n}]" in str(error) for n in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+        return ""
+    there = next(f for f in (folder, *folder.parents) if f.exists())
+    return f" ({folder}: {shutil.disk_usage(there).free} bytes free)"
 
 
 def set_tags(home: Path, registered: Registered, tags: Mapping[str, str]) -> None:

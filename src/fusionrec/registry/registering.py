@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
@@ -51,7 +52,8 @@ def _find(client: Any, where: tracking.Location, name: str, digest: str) -> Regi
     versions = client.search_model_versions(f"name = '{name}' and tags.bundle_digest = '{digest}'")
     for version in sorted(versions, key=lambda v: -int(v.version)):
         uri = client.get_model_version_download_uri(name, version.version)
-        gone = uri.startswith(("file:", "/")) and not Path(uri.removeprefix("file://"), "MLmodel").is_file()
+        folder = unquote(urlsplit(uri).path) if uri.startswith("file:") else uri
+        gone = folder.startswith("/") and not Path(folder, "MLmodel").is_file()
         if version.status == "READY" and not gone:
             return get(client, where, name, int(version.version), None)
     return None

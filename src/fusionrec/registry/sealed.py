@@ -71,8 +71,8 @@ class Sealed:
         return content
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """A manifest: JSON of a known format_version, in the very bytes that we write.
+def read_manifest(path: Path, version: int = FORMAT_VERSION) -> dict[str, Any]:
+    """A manifest: JSON of the format_version ``version``, in the very bytes that we write.
 
     IntegrityError names the file where it is missing or is not one, ConfigError for a format that we do not read.
     """
@@ -86,9 +86,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise IntegrityError(f"{where} is not JSON ({error}); the folder is not loaded") from None
     if not isinstance(value, dict):
         raise IntegrityError(f"{where} holds a {type(value).__name__}, expected a mapping; the folder is not loaded")
-    if value.get("format_version") != FORMAT_VERSION:
+    if value.get("format_version") != version:
         raise ConfigError(
-            f"{where} has format_version {value.get('format_version')!r}, this version reads {FORMAT_VERSION}: "
+            f"{where} has format_version {value.get('format_version')!r}, this version reads {version}: "
             "use the fusionrec that wrote it, or run the pipeline again"
         )
     try:

@@ -62,6 +62,7 @@ _CHINESE = tuple(
         ("params", "参数"),
         ("weights", "权重"),
         ("source", "数据源"),
+        ("media", "媒体"),
         ("isolated", "隔离运行"),
         (r"Python (\S+) on (\S+?)( \(expected 3\.11 on x86_64\))?; (.*)", r"Python \1，\2\3；\4"),
         (r"(\S+) is not installed: run (`make demo`) or install (\S+)", r"\1 未安装：请运行 \2 或安装 \3"),
@@ -76,6 +77,10 @@ _CHINESE = tuple(
         (r"(.+) \(pid (\d+), since (\S+)\) holds the project", r"\1（进程 \2，自 \3 起）正在使用本项目"),
         (r"params\.yaml is valid", "params.yaml 有效"),
         (r"source\.root (.+) is not a folder(?:: run (.+))?", r"source.root \1 不是文件夹 \2"),
+        (r"set aside by the gate: nothing; see (\S+)", r"数据闸门没有隔离媒体文件；见 \1"),
+        (r"set aside by the gate: (.+); see (\S+)", r"数据闸门隔离的媒体文件：\1；见 \2"),
+        (r"not encoded: (\S+): (.+); see (\S+)", r"未编码：\1：\2；见 \3"),
+        (r"(\S+) is damaged: run (.+)", r"\1 已损坏：请运行 \2"),
         (r"(\d+) workspace\(s\) of killed runs: (.+)", r"被终止的运行留下 \1 个工作区：\2"),
     )
 )

@@ -17,8 +17,8 @@ from fusionrec.errors import FusionrecError
 from fusionrec.paths import Paths
 from fusionrec.stages.lock import holder
 
-ALL = ("versions", "private", "lock", "parameters", "bundle", "leftovers")
-LIGHT = ("versions", "private", "lock", "parameters", "leftovers")  # without MLflow, whose import takes seconds
+ALL = ("versions", "private", "lock", "parameters", "media", "bundle", "leftovers")
+LIGHT = tuple(name for name in ALL if name != "bundle")  # without MLflow, whose import takes seconds
 _CAPS = {"fastapi": "0.151", "sqlalchemy": "2.1", "pandas": "3.1"}
 _SECRET_KEY = re.compile(r"password|secret|token|credential|api_?key", re.IGNORECASE)
 _USER_PART = re.compile(r"(\w+://)[^/@\s]+@")
@@ -77,12 +77,17 @@ def _private(paths: Paths) -> Iterator[Finding]:
         here = "`dvc init`" if (paths.project / ".git").exists() else "`dvc init --no-scm`"
         yield Finding("fail", "dvc", f"{paths.project} is no DVC repository: run {here} in it")
         return
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     given = os.environ.pop("DVC_SITE_CACHE_DIR", None)  # what a bare `dvc` of the user would see
     try:
         with Repo(str(paths.project)) as repo:
             folder = os.path.realpath(repo.site_cache_dir)
+    except DvcException as error:
+        said = " ".join(str(error).split())
+        yield Finding("fail", "dvc", f"DVC cannot be used ({said}): mend .dvc/config or .dvc/config.local")
+        return
     finally:
         if given is not None:
             os.environ["DVC_SITE_CACHE_DIR"] = given
@@ -135,20 +140,32 @@ def _media(paths: Paths) -> Iterator[Finding]:
     """Items whose picture, sound or clip is not used: set aside by the gate, or not encoded."""
     import json
 
+    from polars.exceptions import PolarsError
+
     from fusionrec.embeddings import base
     from fusionrec.media.base import EXPECTED
 
     summary = paths.gate / "summary.json"
     if summary.is_file():
-        cells = json.loads(summary.read_text(encoding="utf-8"))["codes"]["cells"].get("items", {})
-        told = ", ".join(f"{code} {count}" for code, count in sorted(cells.items()) if code in EXPECTED)
-        level = "warn" if told else "ok"
-        yield Finding(level, "media", f"set aside by the gate: {told or 'nothing'}; see data/gate/quarantine.csv")
+        try:
+            cells = json.loads(summary.read_text(encoding="utf-8"))["codes"]["cells"].get("items", {})
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            yield Finding("fail", "media", "data/gate/summary.json is damaged: run `fusionrec run validate`")
+        else:
+            told = ", ".join(f"{code} {count}" for code, count in sorted(cells.items()) if code in EXPECTED)
+            level = "warn" if told else "ok"
+            yield Finding(level, "media", f"set aside by the gate: {told or 'nothing'}; see data/gate/quarantine.csv")
     for folder in sorted(paths.embeddings.glob("*/manifest.json")):
         name = folder.parent.name
-        if counts := base.failed(paths, name):
+        file = f"data/embeddings/{name}/failed.parquet"
+        try:
+            counts = base.failed(paths, name)
+        except (OSError, PolarsError):
+            yield Finding("fail", "media", f"{file} is damaged: run `fusionrec run embed@{name}`")
+            continue
+        if counts:
             told = ", ".join(f"{code} {count}" for code, count in counts.items())
-            yield Finding("warn", "media", f"not encoded: {name}: {told}; see data/embeddings/{name}/failed.parquet")
+            yield Finding("warn", "media", f"not encoded: {name}: {told}; see {file}")
 
 
 def _bundle(paths: Paths) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from fusionrec.config import Params
 from fusionrec.data import split
 from fusionrec.data.files import write_bytes
 from fusionrec.embeddings import base as embeddings
-from fusionrec.errors import IntegrityError
+from fusionrec.errors import ConfigError, IntegrityError
 from fusionrec.evaluation import changes
 from fusionrec.paths import Paths
 from fusionrec.ranking import frame
@@ -36,7 +36,8 @@ def judge(params: Params, paths: Paths, challenger: Registered) -> dict[str, Any
 
     A verdict on the same two bundles by the same rules on the same splits is taken as it is; else the gate judges
     (:mod:`fusionrec.registry.gate`), and the verdict is recorded in the version's tags and description. Raises
-    IntegrityError where an artifact in the registry is not what was registered.
+    IntegrityError where an artifact in the registry is not what was registered, ConfigError where one is of a format
+    that is not read here.
     """
     champion = mlflow_store.find(paths.home, params.registry.name, alias=CHAMPION)
     rules = _rules(params)
@@ -54,7 +55,7 @@ def judge(params: Params, paths: Paths, challenger: Registered) -> dict[str, Any
         return known
     with tempfile.TemporaryDirectory(prefix="fusionrec-gate-") as folder:
         ours = fetch(paths, challenger, Path(folder) / "challenger")
-        theirs = None if champion is None else fetch(paths, champion, Path(folder) / "champion")
+        theirs = None if champion is None else _champion(paths, champion, Path(folder) / "champion")
         found = _compare(params, paths, rules, (challenger, ours), champion, theirs) | frame
         changed = None if theirs is None else description.changes(description.facts(ours), description.facts(theirs))
     record(paths.home, challenger, found)
@@ -69,6 +70,16 @@ def fetch(paths: Paths, registered: Registered, target: Path) -> Bundle:
     digest = _digest(registered)
     target.mkdir()
     return load_bundle(mlflow_store.download(paths.home, registered, target), digest, users=False)
+
+
+def _champion(paths: Paths, champion: Registered, target: Path) -> Bundle:
+    try:
+        return fetch(paths, champion, target)
+    except ConfigError as error:  # training again mends the challenger alone
+        raise ConfigError(
+            f"version {champion.version}, the champion, cannot be compared with: {error}; or delete version "
+            f"{champion.version} in MLflow, and the next version is judged against popularity"
+        ) from None
 
 
 def _comparison(paths: Paths, challenger: Registered, champion: Registered | None, verdict: dict[str, Any]) -> None:

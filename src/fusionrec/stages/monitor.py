@@ -128,16 +128,18 @@ def _ingest(params: Params, paths: Paths, batch: Path) -> tuple[_Tables, str]:
     rules = Rules(**params.gate.model_dump())
     verdict = gate.judge(result.frames, result.ledger, result.quarantine, rules, paths.home / "gate")
     verdicts.write(private.gate, verdict)
-    _keep(paths.home / "batches", params.monitor.keep)
+    _keep(paths.home / "batches", digest[:16], params.monitor.keep)
     where = f"{paths.home.name}/batches/{digest[:16]}/data/gate/"
     verdicts.require(verdict, f"{where}quarantine.csv and {where}docs/index.html")
     return _loaded(private, raw.media_root, params.monitor.max_items), digest
 
 
-def _keep(folder: Path, most: int) -> None:
-    """Batches hold people's interactions, if under pseudonyms: only the latest stay."""
-    known = sorted((f for f in folder.iterdir() if f.is_dir()), key=lambda f: f.stat().st_mtime)
-    for old in known[:-most]:
+def _keep(folder: Path, name: str, most: int) -> None:
+    """Batches hold people's interactions, if under pseudonyms: ``name``, which is at work, and the ``most - 1`` that
+    were checked last stay."""
+    os.utime(folder / name)  # a batch that is checked again is written inside, which its own time does not tell
+    others = (f for f in folder.iterdir() if f.is_dir() and f.name != name)  # whatever the clock says of it
+    for old in sorted(others, key=lambda f: f.stat().st_mtime, reverse=True)[most - 1 :]:
         shutil.rmtree(old, ignore_errors=True)
 
 
