@@ -230,6 +230,19 @@ def test_repro_with_other_parameters_is_isolated_and_a_bad_one_runs_nothing(proj
     assert toy.started(project) == ["ingest", "train"]
 
 
+def test_verify_tells_of_a_merge_that_was_left_and_of_a_broken_configuration(
+    project: Paths, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy.dvc(project, "repro")
+    lock = project.project / "dvc.lock"
+    lock.write_text("<<<<<<< HEAD\n" + lock.read_text() + ">>>>>>> other\n")
+    code, _, last = call(capsys, "verify")
+    assert code == 78 and "dvc.lock is no file that DVC wrote (line 2" in last and "take one side of a merge" in last
+    (project.project / ".dvc" / "config").write_text("[core\n")
+    code, _, last = call(capsys, "verify")
+    assert code == 78 and "mend .dvc/config or .dvc/config.local" in last
+
+
 def test_verify_names_a_flipped_bit_that_dvc_does_not_see(project: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     toy.dvc(project, "repro")
     code, out, _ = call(capsys, "verify")

@@ -1,8 +1,7 @@
 """``fusionrec verify``: re-hash what DVC's cache and the embedding store serve silently.
 
 DVC trusts its cache: a flipped bit is checked out and ``dvc status`` says that all is well. Here every cache object
-that dvc.lock
-and the .dvc files name is read again.
+that dvc.lock and the .dvc files name is read again.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fusionrec.errors import IntegrityError
+from fusionrec.errors import ConfigError, IntegrityError
 from fusionrec.paths import Paths
+from fusionrec.problems import read_yaml
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Checked:
 
 
 def verify(paths: Paths) -> Checked:
-    """Raises IntegrityError with one line per damaged file: which out, which object, expected and found."""
+    """Raises IntegrityError with one line per damaged file: which out, which object, expected and found; at once for a
+    dvc.lock or .dvc file that is none, and ConfigError where DVC cannot be used."""
     cache = _cache(paths.project)
     files = size = 0
     bad: list[str] = []
@@ -61,29 +60,43 @@ def verify(paths: Paths) -> Checked:
 
 
 def _cache(project: Path) -> Path:
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    repo = Repo(str(project))
     try:
-        return Path(repo.cache.local.path)
-    finally:
-        repo.close()
+        with Repo(str(project)) as repo:
+            return Path(repo.cache.local.path)
+    except DvcException as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"DVC cannot be used ({said}): mend .dvc/config or .dvc/config.local") from None
 
 
 def _named(project: Path) -> Iterator[tuple[str, str]]:
     """(path, md5) of every out in dvc.lock and every dvc-added file."""
     lock = project / "dvc.lock"
     if lock.is_file():
-        stages: dict[str, Any] = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-        for stage in stages.values():
+        again = "take one side of a merge, or delete it and run `fusionrec repro`"
+        for stage in _mapping(lock, "stages", dict, again).values():
             for out in stage.get("outs", []):
                 if "md5" in out:
                     yield out["path"], out["md5"]
     for file in sorted((project / "data").rglob("*.dvc")) if (project / "data").is_dir() else ():
         if file.is_file():
-            for out in (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("outs", []):
+            for out in _mapping(file, "outs", list, "take one side of a merge, or `dvc add` the data again"):
                 if "md5" in out:
                     yield str((file.parent / out["path"]).relative_to(project)), out["md5"]
+
+
+def _mapping(file: Path, key: str, kind: type, what: str) -> Any:
+    """The part ``key`` of a file of DVC's. Raises IntegrityError with ``what`` to do where the file is none."""
+    try:
+        found = read_yaml(file.read_text(encoding="utf-8")) or {}
+        part = found.get(key, kind())
+        if not isinstance(part, kind):
+            raise ValueError(f"{key} is a {type(part).__name__}")
+        return part
+    except (ValueError, AttributeError) as error:
+        raise IntegrityError(f"{file.name} is no file that DVC wrote ({error}): {what}") from None
 
 
 def _objects(cache: Path, out: str, md5: str, bad: list[str], missing: list[str]) -> Iterator[tuple[str, str]]:
