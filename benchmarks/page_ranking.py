@@ -23,8 +23,8 @@ SETS = {
     "few": "On the demo where conversions are few: of a tenth of the impressions of train and valid it is known "
     "whether they were bought, of all whether they were clicked. ESMM learns from both.",
     "likes": "On real films: who gave a film at least 4 stars of MovieLens-1M liked it, the others did not. No times, "
-    "so the split is random by user and all other likes are known. Posters and plots of a private copy. (Measured "
-    "before rankers were judged by no more than the fifty likes that they learn from.)",
+    "so the split is random by user and the others of the user's likes are known, fifty at most. Posters and plots of "
+    "a private copy.",
     "stars": "On real films: the stars of MovieLens latest-small, each user's last ones asked.",
 }
 MOST_SECONDS = 90
