@@ -304,9 +304,12 @@ def test_an_encoder_that_was_learnt_here_answers_searches(tmp_path) -> None:
 
 def test_a_catalogue_whose_words_stand_in_other_columns_is_searched(tmp_path) -> None:
     project = make(tmp_path / "p")
-    project.params["modalities"] = {"text": {"kind": "text", "fields": ["plot"], "encoder": {"kind": "minilm"}}}
+    project.params["modalities"] = {"text": {"kind": "text", "fields": ["plot", "year"], "encoder": {"kind": "minilm"}}}
     plots = ("A whale hunts a ship", "Two thieves and a diamond", "War in a galaxy", "A dog walks home", "", "Rain")
-    project.put("items", [{"item_id": f"en-{n}", "plot": plot} for n, plot in enumerate(plots)])
+    rows = [
+        {"item_id": f"en-{n}", "plot": plot, "tags": "sea|storm" if n == 5 else None} for n, plot in enumerate(plots)
+    ]
+    project.put("items", [{**row, "year": 1990 + n} for n, row in enumerate(rows)])
     project.put("interactions", [{**e, "item_id": f"en-{n % 6}"} for n, e in enumerate(events(60))])
     project.all()
     params = project.load()
@@ -314,9 +317,13 @@ def test_a_catalogue_whose_words_stand_in_other_columns_is_searched(tmp_path) ->
     index = SearchIndex.build(project.paths, params.modalities)
     first = index.search(Query("whale"), 3).hits[0]
     assert first.item_id == "en-0" and first.words == ["whale"] and first.title == "en-0"
-    bare = SearchIndex.build(project.paths, {})
+    assert [index.search(Query(text), 1).hits[0].item_id for text in ("storm", "1993")] == ["en-5", "en-3"]
+    tagged = SearchIndex.build(project.paths, {})
+    assert [hit.item_id for hit in tagged.search(Query("storm whale"), 3).hits] == ["en-5"]
+    project.put("items", [{"item_id": row["item_id"], "plot": row["plot"]} for row in rows])
+    project.all()
     with pytest.raises(UsageError, match="cannot be searched with words"):
-        bare.search(Query("whale"))
+        SearchIndex.build(project.paths, {}).search(Query("whale"))
 
 
 def test_searches_join_what_was_clicked(shop: Shop, tmp_path) -> None:

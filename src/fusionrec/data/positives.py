@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import polars as pl
 
+from fusionrec.data.outcomes import LIKE
 from fusionrec.data.schema import TIME
 from fusionrec.types import Columns as C
 
-LIKE = "like"
 PAIR = [C.USER, C.ITEM]
 
 

@@ -271,8 +271,6 @@ def _in_order(items: pl.DataFrame, ids: Sequence[str]) -> pl.DataFrame:
 
 def _texts(items: pl.DataFrame, more: Sequence[str]) -> list[str]:
     """I texts: :data:`FIELDS` and what else is encoded as text, as far as the catalogue has them; "" for nothing."""
-    import polars as pl
-
     have = [name for name in dict.fromkeys((*FIELDS, *more)) if name in items.columns]
-    rows = items.select(pl.col(have).cast(pl.String)).iter_rows() if have else ((),) * len(items)
+    rows = items.select(have).iter_rows() if have else ((),) * len(items)
     return [" ".join(filter(None, map(clean, row))) for row in rows]
