@@ -66,6 +66,15 @@ def encoders(name: str, told: dict[str, str]) -> str:
     return text.replace("image: ", f"image: {HUB[name]}, measured with ", 1) if name in HUB and text else text
 
 
+SINCE = {
+    "deepfm_conversion": (
+        "28124b89d",
+        "the scale of a fine-tuned head's inputs that hardly vary among the items of training was bounded",
+    )
+}
+"""Recipe -> the commit it was measured at, and what of it is otherwise now; told until it is measured again."""
+
+
 def commits(found: dict[str, Any]) -> list[str]:
     """The command, and which commit each recipe was measured at."""
     at: dict[str, list[str]] = {}
@@ -77,7 +86,12 @@ def commits(found: dict[str, Any]) -> list[str]:
     told = "; ".join(
         f"{commit[:9]} ({', '.join(names)})" if len(at) > 1 else commit[:9] for commit, names in at.items()
     )
-    return [f"{head}, commit {told};{tail.partition(';')[2]}"]
+    since = [
+        f"`{name}` was measured before {what}."
+        for name, (commit, what) in SINCE.items()
+        if found["recipes"].get(name, {}).get("commit", "").startswith(commit)
+    ]
+    return [f"{head}, commit {told};{tail.partition(';')[2]}", *since]
 
 
 def instead(found: dict[str, Any]) -> list[str]:
